@@ -1,0 +1,115 @@
+//! Errors as values: what failed, where, what was expected and what was found.
+//!
+//! Each error belongs to one [`Class`]; the exit codes of the command line are derived from the
+//! class in one place ([`Class::exit_code`]).
+
+use std::fmt;
+use std::io;
+
+/// Result with the crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure this is; decides the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Anything without a class of its own.
+    Other,
+    /// The request itself is wrong.
+    Usage,
+    /// Not a HAMMER volume, an unsupported version, or the wrong target.
+    Incompatible,
+    /// Locked or in use.
+    Busy,
+    /// The device or the host failed.
+    Io,
+    /// The medium holds something that violates a rule of the format.
+    Damage,
+    /// Ended early on request; can be resumed.
+    Interrupted,
+    /// No space left.
+    NoSpace,
+    /// The peer or the stream broke the protocol, or the link is gone.
+    Protocol,
+    /// The view was overtaken by a writer and must be taken again.
+    Expired,
+}
+
+impl Class {
+    /// The process exit status of this class (the table in the manual page).
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Class::Other => 1,
+            Class::Usage => 2,
+            Class::Incompatible => 3,
+            Class::Busy => 4,
+            Class::Io => 5,
+            Class::Damage => 6,
+            Class::Interrupted | Class::Expired => 9,
+            Class::NoSpace => 10,
+            Class::Protocol => 11,
+        }
+    }
+}
+
+/// An error with its class, its text and, where there is one, the host's error below it.
+#[derive(Debug)]
+pub struct Error {
+    class: Class,
+    text: String,
+    source: Option<io::Error>,
+}
+
+impl Error {
+    /// An error of `class` described by `text`.
+    pub fn new(class: Class, text: impl Into<String>) -> Error {
+        Error { class, text: text.into(), source: None }
+    }
+
+    /// A host I/O error; `what` says what was being done, and to what.
+    pub fn io(what: impl Into<String>, source: io::Error) -> Error {
+        Error { class: Class::Io, text: what.into(), source: Some(source) }
+    }
+
+    /// A request that cannot be carried out as written.
+    pub fn usage(text: impl Into<String>) -> Error {
+        Error::new(Class::Usage, text)
+    }
+
+    /// Damage on the medium.
+    pub fn damage(text: impl Into<String>) -> Error {
+        Error::new(Class::Damage, text)
+    }
+
+    /// The class.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// Puts `context` in front of the text.
+    pub fn context(mut self, context: impl fmt::Display) -> Error {
+        self.text = format!("{context}: {}", self.text);
+        self
+    }
+
+    /// Whether the medium's contents (not the request, not the host) are at fault, or the medium
+    /// could not be read: what a scan may report and pass over.
+    pub fn is_media(&self) -> bool {
+        matches!(self.class, Class::Damage | Class::Io)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|e| e as _)
+    }
+}

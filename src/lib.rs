@@ -1,0 +1,25 @@
+//! Own DragonFly BSD HAMMER(1) volumes in user space: read, check and mirror them on block
+//! devices and image files.
+//!
+//! The rooms, from the ground up; a room imports only from rooms below it:
+//!
+//! * [`format`]: the disk and the wire as types; no I/O.
+//! * [`io`]: devices; knows nothing of HAMMER.
+//! * [`store`]: bytes at HAMMER addresses, a consistent picture of a volume set.
+//! * [`btree`]: keys to records; search, cursors, the TID-filtered scan.
+//! * [`fs`]: records to files, current and as of a TID.
+//! * [`mirror`]: one pseudo file system as a stream of changes.
+//! * [`check`]: is it whole.
+//! * [`cli`]: words in, words out.
+
+pub mod btree;
+pub mod check;
+pub mod cli;
+pub mod error;
+pub mod format;
+pub mod fs;
+pub mod io;
+pub mod mirror;
+pub mod store;
+
+pub use error::{Error, Result};

@@ -1,0 +1,5 @@
+//! The `mallet` command.
+
+fn main() -> std::process::ExitCode {
+    mallet::cli::main()
+}
