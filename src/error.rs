@@ -3,6 +3,7 @@
 //! Each error belongs to one [`Class`]; the exit codes of the command line are derived from the
 //! class in one place ([`Class::exit_code`]).
 
+use crate::format::Fault;
 use std::fmt;
 use std::io;
 
@@ -57,17 +58,31 @@ pub struct Error {
     class: Class,
     text: String,
     source: Option<io::Error>,
+    fault: Option<Box<Fault>>,
 }
 
 impl Error {
     /// An error of `class` described by `text`.
     pub fn new(class: Class, text: impl Into<String>) -> Error {
-        Error { class, text: text.into(), source: None }
+        Error {
+            class,
+            text: text.into(),
+            source: None,
+            fault: None,
+        }
     }
 
     /// A host I/O error; `what` says what was being done, and to what.
     pub fn io(what: impl Into<String>, source: io::Error) -> Error {
-        Error { class: Class::Io, text: what.into(), source: Some(source) }
+        Error {
+            class: match source.raw_os_error() {
+                Some(code) if code == nix::libc::ENOSPC => Class::NoSpace,
+                _ => Class::Io,
+            },
+            text: what.into(),
+            source: Some(source),
+            fault: None,
+        }
     }
 
     /// A request that cannot be carried out as written.
@@ -78,6 +93,11 @@ impl Error {
     /// Damage on the medium.
     pub fn damage(text: impl Into<String>) -> Error {
         Error::new(Class::Damage, text)
+    }
+
+    /// The violated rule with its place, where the error is about one.
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_deref()
     }
 
     /// The class.
@@ -95,6 +115,17 @@ impl Error {
     /// could not be read: what a scan may report and pass over.
     pub fn is_media(&self) -> bool {
         matches!(self.class, Class::Damage | Class::Io)
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Error {
+        Error {
+            class: Class::Damage,
+            text: fault.to_string(),
+            source: None,
+            fault: Some(Box::new(fault)),
+        }
     }
 }
 

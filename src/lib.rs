@@ -11,6 +11,8 @@
 //! * [`mirror`]: one pseudo file system as a stream of changes.
 //! * [`check`]: is it whole.
 //! * [`cli`]: words in, words out.
+//!
+//! [`error`] and [`progress`] lie below all but [`format`].
 
 pub mod btree;
 pub mod check;
@@ -20,6 +22,7 @@ pub mod format;
 pub mod fs;
 pub mod io;
 pub mod mirror;
+pub mod progress;
 pub mod store;
 
 pub use error::{Error, Result};

@@ -1,1 +1,9 @@
-//! (room under construction)
+//! Keys to records: search, range cursors, the TID-filtered scan.
+
+pub mod cursor;
+pub mod record;
+pub mod scan;
+
+pub use cursor::{AsOf, Cursor, lookup};
+pub use record::{Data, data};
+pub use scan::{LeafStep, Scan, Step};

@@ -7,6 +7,10 @@
 //!
 //! This room knows nothing of HAMMER.
 
+pub mod buf;
+
+pub use buf::{Buf, Bytes};
+
 use std::io;
 
 /// An operation on a device. The buffer travels with it and comes back in [`Done`].

@@ -1,0 +1,201 @@
+//! Buffers: owned, page-aligned memory that travels to the device and back, and shared read-only
+//! slices of it.
+
+use aligned_vec::{AVec, ConstAlign};
+use std::fmt;
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Alignment of every buffer's first byte: enough for any device's direct transfers.
+pub const ALIGN: usize = 4096;
+
+/// Page-aligned memory.
+type Memory = AVec<u8, ConstAlign<ALIGN>>;
+
+/// An owned, page-aligned buffer. Dropping one that came from a [`Pool`] returns its memory.
+pub struct Buf {
+    memory: Memory,
+    len: usize,
+    home: Option<(Arc<Pool>, u16)>,
+}
+
+impl Buf {
+    /// A buffer of `len` zero bytes outside any pool.
+    pub fn zeroed(len: usize) -> Buf {
+        let mut memory = Memory::new(ALIGN);
+        memory.resize(len, 0);
+        Buf {
+            memory,
+            len,
+            home: None,
+        }
+    }
+
+    /// The pool slot that the memory belongs to, for devices that registered the pool.
+    pub fn slot(&self) -> Option<u16> {
+        self.home.as_ref().map(|(_, slot)| *slot)
+    }
+
+    /// Makes the buffer shorter; a longer `len` changes nothing.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+impl Deref for Buf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[..self.len]
+    }
+}
+
+impl DerefMut for Buf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[..self.len]
+    }
+}
+
+impl fmt::Debug for Buf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buf({} bytes)", self.len)
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        if let Some((pool, slot)) = self.home.take() {
+            let memory = std::mem::replace(&mut self.memory, Memory::new(ALIGN));
+            pool.give_back(slot, memory);
+        }
+    }
+}
+
+/// A fixed set of equally long buffers, reused; their addresses never change, so that a device can
+/// register them with the kernel.
+#[derive(Debug)]
+pub struct Pool {
+    slot_len: usize,
+    free: Mutex<Vec<(u16, Memory)>>,
+}
+
+impl Pool {
+    /// `count` slots of `slot_len` bytes each.
+    pub fn new(count: u16, slot_len: usize) -> Arc<Pool> {
+        let slots = (0..count).map(|slot| {
+            let mut memory = Memory::new(ALIGN);
+            memory.resize(slot_len, 0);
+            (slot, memory)
+        });
+        Arc::new(Pool {
+            slot_len,
+            free: Mutex::new(slots.rev().collect()),
+        })
+    }
+
+    /// Address and length of every slot that is free, in no particular order: before the first
+    /// [`Pool::take`], of all.
+    pub fn addresses(&self) -> Vec<(u16, *const u8, usize)> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.iter()
+            .map(|(slot, memory)| (*slot, memory.as_ptr(), self.slot_len))
+            .collect()
+    }
+
+    /// A buffer of `len` bytes, contents unspecified; `None` if no slot is free or `len` is more
+    /// than a slot holds.
+    pub fn take(self: &Arc<Pool>, len: usize) -> Option<Buf> {
+        if len > self.slot_len {
+            return None;
+        }
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let (slot, memory) = free.pop()?;
+        Some(Buf {
+            memory,
+            len,
+            home: Some((Arc::clone(self), slot)),
+        })
+    }
+
+    fn give_back(&self, slot: u16, memory: Memory) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.push((slot, memory));
+    }
+}
+
+/// A shared, read-only piece of a buffer.
+#[derive(Clone)]
+pub struct Bytes {
+    buf: Arc<Buf>,
+    start: usize,
+    end: usize,
+}
+
+impl Bytes {
+    /// All of `buf`.
+    pub fn new(buf: Arc<Buf>) -> Bytes {
+        let end = buf.len();
+        Bytes { buf, start: 0, end }
+    }
+
+    /// `len` zero bytes.
+    pub fn zeroed(len: usize) -> Bytes {
+        Bytes::new(Arc::new(Buf::zeroed(len)))
+    }
+
+    /// A piece of this piece; `range` is cut to what there is.
+    pub fn slice(&self, range: Range<usize>) -> Bytes {
+        let end = self.start.saturating_add(range.end).min(self.end);
+        let start = self.start.saturating_add(range.start).min(end);
+        Bytes {
+            buf: Arc::clone(&self.buf),
+            start,
+            end,
+        }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buf[self.start..self.end]
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bytes({} bytes)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_come_back() {
+        let pool = Pool::new(2, 8192);
+        assert!(pool.take(8193).is_none());
+        let first = pool.take(8192).expect("two slots are free");
+        let second = pool.take(100).expect("one slot is free");
+        assert_eq!((second.len(), second.as_ptr() as usize % ALIGN), (100, 0));
+        assert_ne!(first.slot(), second.slot());
+        assert!(pool.take(1).is_none());
+        let slot = first.slot();
+        let shared = Bytes::new(Arc::new(first));
+        let piece = shared.slice(10..20);
+        drop(shared);
+        assert!(pool.take(1).is_none(), "a piece keeps the slot");
+        drop(piece);
+        assert_eq!(pool.take(1).and_then(|b| b.slot()), slot);
+    }
+
+    #[test]
+    fn slices_are_cut() {
+        let all = Bytes::zeroed(10);
+        assert_eq!(all.slice(3..7).len(), 4);
+        assert_eq!(all.slice(3..99).slice(5..99).len(), 2);
+        assert_eq!(all.slice(11..12).len(), 0);
+    }
+}
