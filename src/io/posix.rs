@@ -1,0 +1,130 @@
+//! The device over plain system calls, for hosts that refuse io_uring. An operation is carried out
+//! when it is submitted; its completion waits for [`Device::reap`].
+
+use super::buf::{Buf, Pool};
+use super::medium::{Latch, Medium};
+use super::{Device, Done, Op};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// A file or block device, read and written with `pread` and `pwrite`.
+#[derive(Debug)]
+pub(super) struct Posix {
+    medium: Medium,
+    depth: usize,
+    pool: Arc<Pool>,
+    latch: Latch,
+    ready: Vec<Done>,
+}
+
+impl Posix {
+    pub fn new(medium: Medium, depth: usize, pool: Arc<Pool>) -> Posix {
+        Posix {
+            medium,
+            depth: depth.max(1),
+            pool,
+            latch: Latch::default(),
+            ready: Vec::new(),
+        }
+    }
+
+    fn perform(&mut self, op: &mut Op) -> io::Result<()> {
+        self.latch.check()?;
+        let result = self.medium.check(op).and_then(|()| match op {
+            Op::Read { at, buf } => self.transfer(
+                *at,
+                buf.len(),
+                io::ErrorKind::UnexpectedEof,
+                |file, at, done| file.read_at(&mut buf[done..], at),
+            ),
+            Op::Write { at, buf } => self.transfer(
+                *at,
+                buf.len(),
+                io::ErrorKind::WriteZero,
+                |file, at, done| file.write_at(&buf[done..], at),
+            ),
+            Op::Flush => self.medium.plain.sync_data(),
+        });
+        match result {
+            Err(error) if matches!(op, Op::Flush) && self.medium.cannot_flush(&error) => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, error))
+            }
+            result => {
+                self.latch.note(op, &result);
+                result
+            }
+        }
+    }
+
+    /// Repeats `call` (descriptor, byte of the file, bytes already done) until all is done; fails
+    /// as `stopped` when it makes no progress.
+    fn transfer(
+        &self,
+        at: u64,
+        len: usize,
+        stopped: io::ErrorKind,
+        mut call: impl FnMut(&File, u64, usize) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        let mut done = 0;
+        while done < len {
+            let place = at + done as u64;
+            let (file, _) = self.medium.route(place, len - done);
+            match call(file, self.medium.base + place, done) {
+                Ok(0) => return Err(stopped.into()),
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Device for Posix {
+    fn size(&self) -> u64 {
+        self.medium.size
+    }
+
+    fn align(&self) -> usize {
+        self.medium.align
+    }
+
+    fn name(&self) -> &str {
+        &self.medium.name
+    }
+
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn engine(&self) -> String {
+        let direct = self.medium.direct.is_some();
+        format!("posix, {}", if direct { "direct" } else { "buffered" })
+    }
+
+    fn buffer(&mut self, len: usize) -> Buf {
+        super::medium::buffer(&self.pool, len)
+    }
+
+    fn submit(&mut self, tag: u64, mut op: Op) -> Result<(), Op> {
+        let flushed = matches!(self.ready.first(), Some(Done { op: Op::Flush, .. }));
+        let alone = flushed || matches!(op, Op::Flush);
+        if self.ready.len() >= self.depth || (alone && !self.ready.is_empty()) {
+            return Err(op);
+        }
+        let result = self.perform(&mut op);
+        self.ready.push(Done { tag, op, result });
+        Ok(())
+    }
+
+    fn reap(&mut self, _min: usize, out: &mut Vec<Done>) -> io::Result<()> {
+        out.append(&mut self.ready);
+        Ok(())
+    }
+
+    fn in_flight(&self) -> usize {
+        self.ready.len()
+    }
+}
