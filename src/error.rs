@@ -105,6 +105,12 @@ impl Error {
         self.class
     }
 
+    /// The same error in another class.
+    pub fn with_class(mut self, class: Class) -> Error {
+        self.class = class;
+        self
+    }
+
     /// Puts `context` in front of the text.
     pub fn context(mut self, context: impl fmt::Display) -> Error {
         self.text = format!("{context}: {}", self.text);

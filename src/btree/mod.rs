@@ -1,9 +1,10 @@
 //! Keys to records: search, range cursors, the TID-filtered scan.
 
 pub mod cursor;
+mod path;
 pub mod record;
 pub mod scan;
 
 pub use cursor::{AsOf, Cursor, lookup};
-pub use record::{Data, data};
+pub use record::{Data, data, good_data};
 pub use scan::{LeafStep, Scan, Step};

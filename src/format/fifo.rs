@@ -136,7 +136,10 @@ impl<'a> Record<'a> {
         if signature != HEAD {
             return fault("head signature 0xc84e", format!("0x{signature:04x}"));
         }
-        let Some(bytes) = rest.get(..size).filter(|_| size >= 8 && size % 8 == 0) else {
+        let Some(bytes) = rest
+            .get(..size)
+            .filter(|_| size >= 8 && size.is_multiple_of(8))
+        else {
             let room = rest.len().min(BUFFER);
             return fault(&format!("a size of 8 to {room}"), size.to_string());
         };

@@ -218,7 +218,7 @@ impl VolumeHeader {
             return fault(Rule::VolumeVersion, "1 to 7", version.to_string());
         }
         let root = Offset(self.btree_root.get());
-        if root.zone() != Zone::BTREE || root.0 % super::NODE_SIZE as u64 != 0 {
+        if root.zone() != Zone::BTREE || !root.0.is_multiple_of(super::NODE_SIZE as u64) {
             return fault(Rule::NodeAddress, "a root node in zone 8", root.to_string());
         }
         let layer1 = Offset(self.zone(Zone::FREEMAP).phys_offset.get());

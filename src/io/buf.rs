@@ -31,6 +31,15 @@ impl Buf {
         }
     }
 
+    /// A buffer that holds a copy of `bytes`, outside any pool.
+    pub fn copy_of(bytes: &[u8]) -> Buf {
+        Buf {
+            memory: Memory::from_slice(ALIGN, bytes),
+            len: bytes.len(),
+            home: None,
+        }
+    }
+
     /// The pool slot that the memory belongs to, for devices that registered the pool.
     pub fn slot(&self) -> Option<u16> {
         self.home.as_ref().map(|(_, slot)| *slot)

@@ -4,10 +4,19 @@
 //! [`VolumeSet`] opens and checks volumes; [`View`] is the consistent picture, with the UNDO FIFO's
 //! old bytes laid over what the device holds. Whatever can serve such a picture is a [`Fetch`].
 
+mod cache;
+mod disks;
+pub mod freemap;
+mod live;
+pub mod probe;
+mod runs;
+pub mod undo;
 pub mod view;
 pub mod volumes;
 
-pub use view::{Counters, View, ViewOptions};
+pub use disks::Counters;
+use disks::Disks;
+pub use view::{View, ViewOptions};
 pub use volumes::VolumeSet;
 
 use crate::error::Result;

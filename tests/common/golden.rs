@@ -16,21 +16,35 @@ pub fn dir() -> Option<PathBuf> {
     if dir.is_dir() {
         return Some(dir);
     }
-    eprintln!("skipped: no golden data at {} (set MALLET_GOLDEN)", dir.display());
+    eprintln!(
+        "skipped: no golden data at {} (set MALLET_GOLDEN)",
+        dir.display()
+    );
     None
 }
 
 /// The unpacked form of `name` (`small/small-v7.img`), a file that must not be written to.
 pub fn file(golden: &Path, name: &str) -> PathBuf {
     let packed = golden.join(format!("{name}.zst"));
-    unpack(&packed, &Path::new(env!("CARGO_TARGET_TMPDIR")).join("golden").join(name));
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("golden").join(name)
+    unpack(
+        &packed,
+        &Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join("golden")
+            .join(name),
+    );
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("golden")
+        .join(name)
 }
 
 /// Unpacks a packed file of `testdata/`.
 pub fn testdata(name: &str) -> PathBuf {
-    let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(format!("{name}.zst"));
-    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join("testdata").join(name);
+    let packed = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("testdata")
+        .join(format!("{name}.zst"));
+    let to = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("testdata")
+        .join(name);
     unpack(&packed, &to);
     to
 }
@@ -38,7 +52,11 @@ pub fn testdata(name: &str) -> PathBuf {
 /// The contents of a golden file, unpacked if it is packed.
 pub fn bytes(golden: &Path, name: &str) -> Vec<u8> {
     let plain = golden.join(name);
-    let path = if plain.exists() { plain } else { file(golden, name) };
+    let path = if plain.exists() {
+        plain
+    } else {
+        file(golden, name)
+    };
     fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -64,9 +82,15 @@ fn unpack(packed: &Path, to: &Path) {
     // Tests run side by side: unpack under a name of one's own, then rename.
     let mut own = tempfile::NamedTempFile::new_in(parent).expect("a file to unpack to");
     unpack_sparse(packed, own.as_file_mut());
-    let mut permissions = own.as_file().metadata().expect("its metadata").permissions();
+    let mut permissions = own
+        .as_file()
+        .metadata()
+        .expect("its metadata")
+        .permissions();
     permissions.set_readonly(true);
-    own.as_file().set_permissions(permissions).expect("read-only");
+    own.as_file()
+        .set_permissions(permissions)
+        .expect("read-only");
     own.persist(to).expect("its name");
 }
 
@@ -89,7 +113,8 @@ fn unpack_sparse(packed: &Path, out: &mut File) {
         }
         if chunk[..filled].iter().any(|b| *b != 0) {
             out.seek(SeekFrom::Start(len)).expect("a position");
-            out.write_all(&chunk[..filled]).expect("space for the unpacked file");
+            out.write_all(&chunk[..filled])
+                .expect("space for the unpacked file");
         }
         len += filled as u64;
     }

@@ -1,0 +1,165 @@
+//! The devices of a set as one place to read from: many requests under way, completions by ticket.
+
+use crate::error::{Error, Result};
+use crate::io::{Buf, Device, Done, Op};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::VecDeque;
+use std::io;
+
+/// What was asked of the devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Read operations issued.
+    pub reads: u64,
+    /// Bytes read.
+    pub bytes: u64,
+}
+
+/// Names a read under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Ticket(u64);
+
+/// Devices with a queue of reads each.
+pub(super) struct Disks {
+    disks: Vec<Disk>,
+    /// Completed reads that nobody has asked for yet.
+    done: FxHashMap<u64, io::Result<Buf>>,
+    /// Reads under way whose result nobody wants any more.
+    cancelled: FxHashSet<u64>,
+    next_tag: u64,
+    counters: Counters,
+}
+
+struct Disk {
+    device: Box<dyn Device>,
+    queue: VecDeque<(u64, u64, usize)>,
+}
+
+impl Disks {
+    pub fn new(devices: Vec<Box<dyn Device>>) -> Disks {
+        let disks = devices.into_iter().map(|device| Disk {
+            device,
+            queue: VecDeque::new(),
+        });
+        Disks {
+            disks: disks.collect(),
+            done: FxHashMap::default(),
+            cancelled: FxHashSet::default(),
+            next_tag: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Number of devices.
+    pub fn len(&self) -> usize {
+        self.disks.len()
+    }
+
+    pub fn size(&self, disk: usize) -> u64 {
+        self.disks[disk].device.size()
+    }
+
+    pub fn name(&self, disk: usize) -> &str {
+        self.disks[disk].device.name()
+    }
+
+    pub fn device(&mut self, disk: usize) -> &mut dyn Device {
+        &mut *self.disks[disk].device
+    }
+
+    /// Queues a read of `len` bytes at `at` (aligned for the device), before all others if `urgent`.
+    pub fn start(&mut self, disk: usize, at: u64, len: usize, urgent: bool) -> Ticket {
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        let queue = &mut self.disks[disk].queue;
+        if urgent {
+            queue.push_front((tag, at, len));
+        } else {
+            queue.push_back((tag, at, len));
+        }
+        Ticket(tag)
+    }
+
+    /// Gives the devices what they can take and collects what they have done; does not wait.
+    pub fn poll(&mut self) -> Result<()> {
+        (0..self.disks.len()).try_for_each(|disk| self.turn(disk, 0))
+    }
+
+    /// Waits for a read that was started on `disk`.
+    pub fn wait(&mut self, disk: usize, ticket: Ticket) -> Result<io::Result<Buf>> {
+        loop {
+            if let Some(result) = self.done.remove(&ticket.0) {
+                return Ok(result);
+            }
+            self.turn(disk, 0)?;
+            if self.done.contains_key(&ticket.0) {
+                continue;
+            }
+            if self.disks[disk].device.in_flight() == 0 {
+                let text = format!("{}: a read got lost", self.name(disk));
+                return Err(Error::new(crate::error::Class::Io, text));
+            }
+            self.turn(disk, 1)?;
+        }
+    }
+
+    /// The result of a read that was started on `disk`, if it is complete.
+    pub fn take(&mut self, _disk: usize, ticket: Ticket) -> Option<io::Result<Buf>> {
+        self.done.remove(&ticket.0)
+    }
+
+    /// Waits until nothing is under way on `disk`; results stay for whoever asks.
+    pub fn drain(&mut self, disk: usize) -> Result<()> {
+        while !self.disks[disk].queue.is_empty() || self.disks[disk].device.in_flight() > 0 {
+            self.turn(disk, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a read: its result will be dropped.
+    pub fn cancel(&mut self, disk: usize, ticket: Ticket) {
+        let queue = &mut self.disks[disk].queue;
+        let queued = queue.len();
+        queue.retain(|(tag, ..)| *tag != ticket.0);
+        if queue.len() == queued && self.done.remove(&ticket.0).is_none() {
+            self.cancelled.insert(ticket.0);
+        }
+    }
+
+    /// Reads `len` bytes at `at` and waits for them.
+    pub fn read(&mut self, disk: usize, at: u64, len: usize) -> Result<Buf> {
+        let ticket = self.start(disk, at, len, true);
+        self.wait(disk, ticket)?.map_err(|e| {
+            let what = format!("{}: reading {len} bytes at {at}", self.name(disk));
+            Error::io(what, e)
+        })
+    }
+
+    fn turn(&mut self, disk: usize, min: usize) -> Result<()> {
+        let Disk { device, queue } = &mut self.disks[disk];
+        while let Some((tag, at, len)) = queue.pop_front() {
+            let buf = device.buffer(len);
+            if device.submit(tag, Op::Read { at, buf }).is_err() {
+                queue.push_front((tag, at, len));
+                break;
+            }
+            self.counters.reads += 1;
+            self.counters.bytes += len as u64;
+        }
+        let mut completed = Vec::new();
+        device
+            .reap(min, &mut completed)
+            .map_err(|e| Error::io(format!("{}: waiting for reads", device.name()), e))?;
+        for Done { tag, op, result } in completed {
+            let Op::Read { buf, .. } = op else { continue };
+            if !self.cancelled.remove(&tag) {
+                self.done.insert(tag, result.map(|()| buf));
+            }
+        }
+        Ok(())
+    }
+}
