@@ -87,3 +87,22 @@ fn freemap_adds_up() {
         assert_eq!(all, header.stat_bigblocks.get(), "{name}");
     }
 }
+
+/// Opening a clean volume costs its header and the FIFO's surroundings, whatever its size.
+#[test]
+fn a_clean_volume_opens_cheaply() {
+    let Some(dir) = golden::dir() else { return };
+    for name in [
+        "maint/maint-5-pruneall.img",
+        "skips/m.img",
+        "small/small-v1.img",
+    ] {
+        let view = view(&golden::file(&dir, name));
+        assert_eq!(view.undone().bytes, 0, "{name}");
+        let read = view.counters();
+        assert!(
+            read.reads <= 4 && read.bytes <= 4 * 16384,
+            "{name}: {read:?}"
+        );
+    }
+}

@@ -488,3 +488,68 @@ impl Scanner {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use zerocopy::IntoBytes;
+    use zerocopy::little_endian::{I32, U16, U32};
+
+    proptest! {
+        /// Laying the oldest value of every byte over a buffer is the same as taking all changes
+        /// back, newest first.
+        #[test]
+        fn oldest_wins(changes in proptest::collection::vec((0usize..200, 0usize..60, any::<u8>()), 0..30)) {
+            let before = vec![7u8; BUFFER];
+            let mut now = before.clone();
+            let mut overlay = Overlay::default();
+            let at = Offset::new(Zone::RAW_BUFFER, 0, 5 * BUFFER as u64);
+            for (start, len, value) in changes {
+                overlay.add(Offset(at.0 + start as u64), &now[start..start + len]);
+                now[start..start + len].fill(value);
+            }
+            overlay.apply(at, &mut now);
+            prop_assert_eq!(now, before);
+            let (_, bytes) = overlay.extent();
+            prop_assert!(bytes <= 260);
+        }
+    }
+
+    /// An entry whose owner is logged as free after its first record was free since the view.
+    #[test]
+    fn a_freed_bigblock_is_noticed() {
+        let array = Offset::new(Zone::RAW_BUFFER, 0, 2 * BIGBLOCK);
+        let first = Offset::new(Zone::RAW_BUFFER, 0, 0);
+        let mut freed = Freed::default();
+        freed.watch(vec![(array, first)]);
+        let entry = |zone| Layer2 {
+            zone,
+            reserved01: 0,
+            reserved02: U16::ZERO,
+            append_off: U32::ZERO,
+            bytes_free: I32::ZERO,
+            entry_crc: U32::ZERO,
+        };
+        let place = |index: u64| Offset(array.0 + 16 * index);
+        let bigblock = |index: u64| Offset(first.0 + BIGBLOCK * index);
+        // Free in the view itself, claimed later: nothing of the view lies there.
+        freed.note(place(4), entry(0).as_bytes());
+        freed.note(place(4), entry(8).as_bytes());
+        // Owned in the view, freed, reused.
+        freed.note(place(9), entry(8).as_bytes());
+        assert!(!freed.contains(bigblock(9)));
+        freed.note(place(9), entry(0).as_bytes());
+        assert!(freed.contains(bigblock(9)) && !freed.contains(bigblock(4)));
+        // A log of single bytes tells it too; bytes that are not owners say nothing.
+        freed.note(place(7), &[9]);
+        freed.note(Offset(place(7).0 + 1), &[0; 4]);
+        assert!(!freed.contains(bigblock(7)));
+        freed.note(place(7), &[0]);
+        assert!(freed.contains(bigblock(7)));
+        // Elsewhere nothing is watched.
+        freed.note(Offset(array.0 + BIGBLOCK), entry(0).as_bytes());
+        freed.note(Offset(array.0 + BIGBLOCK), entry(0).as_bytes());
+        assert_eq!(freed.freed.len(), 2);
+    }
+}
