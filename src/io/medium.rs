@@ -30,16 +30,15 @@ pub(super) struct Medium {
 }
 
 impl Medium {
-    /// The descriptor for a transfer of `len` bytes at byte `at` of the device, and whether it is
-    /// the direct one. What is too crooked for a direct transfer (a tail, the rest of a transfer
+    /// The descriptor for a transfer of `len` bytes at byte `at` of the device. What is too crooked for a direct transfer (a tail, the rest of a transfer
     /// that was cut short) goes through the page cache.
-    pub fn route(&self, at: u64, len: usize) -> (&File, bool) {
+    pub fn route(&self, at: u64, len: usize) -> &File {
         let align = self.align as u64;
         match &self.direct {
             Some(direct) if at.is_multiple_of(align) && (len as u64).is_multiple_of(align) => {
-                (direct, true)
+                direct
             }
-            _ => (&self.plain, false),
+            _ => &self.plain,
         }
     }
 
@@ -52,12 +51,32 @@ impl Medium {
         check_range(op, self.size, self.align)
     }
 
-    /// Whether a flush that failed with `error` leaves the device usable: it cannot flush at all,
-    /// and nothing was written through it.
-    pub fn cannot_flush(&self, error: &io::Error) -> bool {
+    /// Takes the outcome of a performed operation into account. A failed write or flush latches;
+    /// except where the device cannot flush at all and was opened for reading only: nothing was
+    /// written through it, and `Unsupported` tells the reader that it must find another proof that
+    /// what it read is stable.
+    pub fn settle(&self, latch: &mut Latch, op: &Op, result: io::Result<()>) -> io::Result<()> {
         use nix::libc::{EINVAL, ENOSYS, ENOTSUP, EROFS};
-        let code = error.raw_os_error();
-        !self.write && code.is_some_and(|code| [EINVAL, ENOSYS, ENOTSUP, EROFS].contains(&code))
+        let Err(error) = result else {
+            return Ok(());
+        };
+        let impossible = match error.raw_os_error() {
+            Some(code) => [EINVAL, ENOSYS, ENOTSUP, EROFS].contains(&code),
+            None => false,
+        };
+        if impossible && !self.write && matches!(op, Op::Flush) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, error));
+        }
+        latch.note(op, &error);
+        Err(error)
+    }
+
+    /// How transfers go, for people.
+    pub fn how(&self) -> &'static str {
+        match self.direct {
+            Some(_) => "direct",
+            None => "buffered",
+        }
     }
 }
 
@@ -106,11 +125,11 @@ impl Latch {
         }
     }
 
-    /// Latches if `op` is a write or a flush and failed.
-    pub fn note(&mut self, op: &Op, result: &io::Result<()>) {
-        let (Err(error), None) = (result, &self.0) else {
+    /// Latches if `op`, which failed with `error`, is a write or a flush.
+    pub fn note(&mut self, op: &Op, error: &io::Error) {
+        if self.0.is_some() {
             return;
-        };
+        }
         match op {
             Op::Read { .. } => {}
             Op::Write { at, buf } => {

@@ -11,10 +11,12 @@
 //! This room knows nothing of HAMMER.
 
 pub mod buf;
+pub mod lock;
 mod medium;
 mod open;
 mod posix;
 pub mod sys;
+mod uring;
 
 pub use buf::{Buf, Bytes};
 pub use open::{Direct, Engine, OpenOptions, open};

@@ -6,6 +6,7 @@ use super::buf::Pool;
 use super::medium::Medium;
 use super::posix::Posix;
 use super::sys::{self, DirectAlign};
+use super::uring::{self, Uring};
 use crate::error::{Class, Error, Result};
 use nix::libc;
 use std::fs::{File, Metadata};
@@ -102,7 +103,17 @@ fn open_named(path: &Path, name: &str, options: &OpenOptions) -> Result<Box<dyn 
     };
     let medium = open_medium(path, name, options)?;
     let pool = Pool::new(buffers, SLOT);
-    Ok(Box::new(Posix::new(medium, options.depth, pool)))
+    let posix = |medium, pool| Box::new(Posix::new(medium, options.depth, pool));
+    if options.engine == Engine::Posix {
+        return Ok(posix(medium, pool));
+    }
+    match uring::ring(options.depth) {
+        Ok(ring) => Ok(Box::new(Uring::new(ring, medium, options.depth, pool))),
+        Err(error) if options.engine == Engine::Uring => {
+            Err(Error::io("io_uring is refused (--io posix works)", error))
+        }
+        Err(_) => Ok(posix(medium, pool)),
+    }
 }
 
 fn open_medium(path: &Path, name: &str, options: &OpenOptions) -> Result<Medium> {
@@ -151,7 +162,7 @@ fn open_medium(path: &Path, name: &str, options: &OpenOptions) -> Result<Medium>
 }
 
 /// Refuses what is neither a regular file nor a block device.
-fn check_kind(found: &Metadata) -> Result<()> {
+pub(super) fn check_kind(found: &Metadata) -> Result<()> {
     let kind = found.file_type();
     if kind.is_file() || kind.is_block_device() {
         return Ok(());

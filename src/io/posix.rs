@@ -47,15 +47,7 @@ impl Posix {
             ),
             Op::Flush => self.medium.plain.sync_data(),
         });
-        match result {
-            Err(error) if matches!(op, Op::Flush) && self.medium.cannot_flush(&error) => {
-                Err(io::Error::new(io::ErrorKind::Unsupported, error))
-            }
-            result => {
-                self.latch.note(op, &result);
-                result
-            }
-        }
+        self.medium.settle(&mut self.latch, op, result)
     }
 
     /// Repeats `call` (descriptor, byte of the file, bytes already done) until all is done; fails
@@ -70,7 +62,7 @@ impl Posix {
         let mut done = 0;
         while done < len {
             let place = at + done as u64;
-            let (file, _) = self.medium.route(place, len - done);
+            let file = self.medium.route(place, len - done);
             match call(file, self.medium.base + place, done) {
                 Ok(0) => return Err(stopped.into()),
                 Ok(count) => done += count,
@@ -100,8 +92,7 @@ impl Device for Posix {
     }
 
     fn engine(&self) -> String {
-        let direct = self.medium.direct.is_some();
-        format!("posix, {}", if direct { "direct" } else { "buffered" })
+        format!("posix, {}", self.medium.how())
     }
 
     fn buffer(&mut self, len: usize) -> Buf {
