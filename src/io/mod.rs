@@ -15,6 +15,7 @@ pub mod lock;
 mod medium;
 mod open;
 mod posix;
+pub mod sim;
 pub mod sys;
 mod uring;
 
