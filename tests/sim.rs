@@ -312,7 +312,7 @@ proptest! {
         let log = disk.log();
         let possible = |cut: usize| {
             let mut stable = BTreeMap::from_iter((0..12_usize).map(|s| (s, vec![0])));
-            let mut last = vec![0; 12];
+            let mut last = [0; 12];
             for event in &log[..cut] {
                 match event {
                     Event::Write { at, bytes } => {

@@ -5,6 +5,7 @@ use super::Op;
 use super::buf::{ALIGN, Buf, Pool};
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Shorter requests get memory of their own: a pool slot is too large to be held by them.
@@ -13,6 +14,8 @@ const SMALL: usize = 64 * 1024;
 /// The descriptors and facts of one opened file or block device.
 #[derive(Debug)]
 pub(super) struct Medium {
+    /// Where it was opened.
+    pub path: PathBuf,
     /// Path, with `@OFFSET` where there is one.
     pub name: String,
     /// Transfers through the page cache: any offset and length.
@@ -69,6 +72,11 @@ impl Medium {
         }
         latch.note(op, &error);
         Err(error)
+    }
+
+    /// The name of what begins at byte `offset` of the device.
+    pub fn name_at(&self, offset: u64) -> String {
+        super::open::name(&self.path, self.base.saturating_add(offset))
     }
 
     /// How transfers go, for people.

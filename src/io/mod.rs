@@ -68,6 +68,11 @@ pub trait Device: Send {
     /// A name for messages.
     fn name(&self) -> &str;
 
+    /// The name, for messages, of a volume that begins at byte `offset` of this device.
+    fn name_at(&self, offset: u64) -> String {
+        format!("{}@{offset}", self.name())
+    }
+
     /// How many operations may usefully be in flight.
     fn depth(&self) -> usize;
 

@@ -151,6 +151,7 @@ fn open_medium(path: &Path, name: &str, options: &OpenOptions) -> Result<Medium>
         None => (None, sector.unwrap_or(ALIGN_MIN).min(ALIGN_MAX)),
     };
     Ok(Medium {
+        path: path.to_owned(),
         name: name.to_owned(),
         plain,
         direct,

@@ -87,6 +87,10 @@ impl Device for Posix {
         &self.medium.name
     }
 
+    fn name_at(&self, offset: u64) -> String {
+        self.medium.name_at(offset)
+    }
+
     fn depth(&self) -> usize {
         self.depth
     }

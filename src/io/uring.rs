@@ -270,6 +270,10 @@ impl Device for Uring {
         &self.medium.name
     }
 
+    fn name_at(&self, offset: u64) -> String {
+        self.medium.name_at(offset)
+    }
+
     fn depth(&self) -> usize {
         self.depth
     }
