@@ -1,0 +1,268 @@
+//! The table of pseudo file systems (format.md §16.1, mirroring.md §2).
+
+use super::Tree;
+use crate::btree;
+use crate::btree::record::good_data;
+use crate::error::{Class, Error, Result};
+use crate::format::node::LeafElement;
+use crate::format::record::{PfsData, rt};
+use crate::format::{Key, Localization, Offset, PFS_MAX, ROOT_OBJ, Tid};
+use crate::store::Fetch;
+
+/// A pseudo file system.
+#[derive(Clone, Copy, Debug)]
+pub struct Pfs {
+    /// Its number.
+    pub id: u16,
+    /// Its record, or what holds without one (PFS 0 only).
+    pub data: PfsData,
+    /// The record's leaf element; `None` if there is no record.
+    pub leaf: Option<LeafElement>,
+    /// The effective `sync_end_tid` (mirroring.md §2.3): a slave's as stored, a master's the newest
+    /// TID that is committed in this view of the volume.
+    pub sync_end: Tid,
+}
+
+impl Pfs {
+    /// Whether it follows a master.
+    pub fn is_slave(&self) -> bool {
+        self.data.is_slave()
+    }
+
+    /// Whether it was destroyed; to the kernel it does not exist then.
+    pub fn is_deleted(&self) -> bool {
+        self.data.is_deleted()
+    }
+
+    /// The view of this PFS as of `asof`; without one a master's current state, or a slave as of
+    /// its `sync_end_tid`: what lies above is an unfinished pass.
+    pub fn tree(&self, asof: Option<Tid>) -> Tree {
+        let default = match self.is_slave() {
+            true => self.sync_end,
+            false => Tid::MAX,
+        };
+        Tree {
+            pfs: self.id,
+            asof: asof.unwrap_or(default),
+        }
+    }
+}
+
+/// All pseudo file systems with a current record, destroyed ones too, by number; PFS 0 always.
+pub fn all<F: Fetch + ?Sized>(fetch: &mut F) -> Result<Vec<Pfs>> {
+    let mut cursor = btree::AsOf::new(record_key(0), record_key(u16::MAX), Tid::MAX);
+    let mut leaves = Vec::new();
+    while let Some(leaf) = cursor.next(fetch)? {
+        if let Some(id) = number(leaf.base.key.get()) {
+            leaves.push((id, leaf));
+        }
+    }
+    let end = masters_end(fetch, leaves.iter().map(|(_, leaf)| leaf))?;
+    let mut table = Vec::with_capacity(leaves.len() + 1);
+    if leaves.first().is_none_or(|(id, _)| *id != 0) {
+        table.push(default_root(fetch, end));
+    }
+    for (id, leaf) in leaves {
+        table.push(read(fetch, id, leaf, end)?);
+    }
+    Ok(table)
+}
+
+/// PFS `id`; `None` if it does not exist or was destroyed.
+pub fn load<F: Fetch + ?Sized>(fetch: &mut F, id: u16) -> Result<Option<Pfs>> {
+    let table = all(fetch)?;
+    Ok(table.into_iter().find(|p| p.id == id && !p.is_deleted()))
+}
+
+/// What PFS `id`'s record says; `None` if it has none or was destroyed. Cheaper than [`load`]: the
+/// other records are not read.
+pub fn record<F: Fetch + ?Sized>(fetch: &mut F, id: u16) -> Result<Option<PfsData>> {
+    let Some(leaf) = btree::lookup(fetch, record_key(id), Tid::MAX)? else {
+        return Ok(None);
+    };
+    let data = data(fetch, id, &leaf)?;
+    Ok((!data.is_deleted()).then_some(data))
+}
+
+/// The PFS that `name` names: a number, else a label.
+///
+/// A PFS that does not exist or was destroyed, and a label that several carry, are errors of class
+/// `Usage` that say what there is.
+pub fn find<F: Fetch + ?Sized>(fetch: &mut F, name: &str) -> Result<Pfs> {
+    select(all(fetch)?, name)
+}
+
+fn select(table: Vec<Pfs>, name: &str) -> Result<Pfs> {
+    let matches: Vec<&Pfs> = match name.parse::<u32>() {
+        Ok(id) => table.iter().filter(|p| u32::from(p.id) == id).collect(),
+        Err(_) => table
+            .iter()
+            .filter(|p| p.data.label() == name.as_bytes() && !p.is_deleted())
+            .collect(),
+    };
+    match matches[..] {
+        [pfs] if pfs.is_deleted() => Err(Error::usage(format!("PFS {name} was destroyed"))),
+        [pfs] => Ok(*pfs),
+        [] => {
+            let existing = table.iter().filter(|p| !p.is_deleted());
+            let existing: Vec<String> = existing.map(describe).collect();
+            let existing = existing.join(", ");
+            Err(Error::usage(format!(
+                "there is no PFS {name:?} (there are: {existing})"
+            )))
+        }
+        _ => {
+            let ids: Vec<String> = matches.iter().map(|p| p.id.to_string()).collect();
+            let ids = ids.join(", ");
+            Err(Error::usage(format!(
+                "the label {name:?} is that of several PFSs: name one of {ids}"
+            )))
+        }
+    }
+}
+
+fn describe(pfs: &Pfs) -> String {
+    match pfs.data.label() {
+        [] => pfs.id.to_string(),
+        label => format!("{} {:?}", pfs.id, String::from_utf8_lossy(label)),
+    }
+}
+
+/// The newest committed TID: what a master's effective `sync_end_tid` is.
+pub fn committed_end<F: Fetch + ?Sized>(fetch: &mut F) -> Result<Tid> {
+    let mut cursor = btree::AsOf::new(record_key(0), record_key(u16::MAX), Tid::MAX);
+    let mut leaves = Vec::new();
+    while let Some(leaf) = cursor.next(fetch)? {
+        leaves.push(leaf);
+    }
+    masters_end(fetch, leaves.iter())
+}
+
+/// `max(vol0_next_tid, mirror_tid of the root node, TIDs of PFS records)` (mirroring.md §2.3).
+fn masters_end<'a, F: Fetch + ?Sized>(
+    fetch: &mut F,
+    records: impl Iterator<Item = &'a LeafElement>,
+) -> Result<Tid> {
+    let root = fetch.node(Offset(fetch.header().btree_root.get()))?;
+    let records = records.flat_map(|leaf| [leaf.base.create_tid(), leaf.base.delete_tid()]);
+    let next = fetch.header().next_tid();
+    Ok(records.fold(next.max(root.mirror_tid()), Tid::max))
+}
+
+fn data<F: Fetch + ?Sized>(fetch: &mut F, id: u16, leaf: &LeafElement) -> Result<PfsData> {
+    let bytes = good_data(fetch, leaf).map_err(|e| e.context(format!("record of PFS {id}")))?;
+    Ok(PfsData::from_bytes(&bytes))
+}
+
+fn read<F: Fetch + ?Sized>(fetch: &mut F, id: u16, leaf: LeafElement, end: Tid) -> Result<Pfs> {
+    let data = data(fetch, id, &leaf)?;
+    Ok(Pfs {
+        id,
+        data,
+        leaf: Some(leaf),
+        sync_end: match data.is_slave() {
+            true => data.sync_end_tid(),
+            false => end,
+        },
+    })
+}
+
+fn default_root<F: Fetch + ?Sized>(fetch: &F, end: Tid) -> Pfs {
+    Pfs {
+        id: 0,
+        data: PfsData::default_for(fetch.header().fsid),
+        leaf: None,
+        sync_end: end,
+    }
+}
+
+/// The key of PFS `id`'s record.
+pub fn record_key(id: u16) -> Key {
+    Key::first_version(
+        Localization::new(0, Localization::MISC),
+        ROOT_OBJ,
+        rt::PFS,
+        PfsData::record_key(id),
+    )
+}
+
+/// The PFS number that a record's key stands for.
+fn number(key: i64) -> Option<u16> {
+    let id = u32::try_from(key >> 16).ok()?;
+    (key & 0xFFFF == 0 && id < PFS_MAX).then_some(id as u16)
+}
+
+/// An error about a PFS without a root directory as of a TID, for callers that need one.
+pub fn no_root(tree: Tree) -> Error {
+    let when = match tree.asof {
+        Tid::MAX => "now".to_owned(),
+        tid => format!("as of {tid}"),
+    };
+    let pfs = tree.pfs;
+    Error::new(
+        Class::Other,
+        format!("PFS {pfs} has no root directory {when}: it is an empty slave, or was made later"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::little_endian::U32;
+
+    fn pfs(id: u16, label: &str, flags: u32) -> Pfs {
+        let mut data = PfsData::default_for([7; 16]);
+        data.label[..label.len()].copy_from_slice(label.as_bytes());
+        data.mirror_flags = U32::new(flags);
+        Pfs {
+            id,
+            data,
+            leaf: None,
+            sync_end: Tid(0x100),
+        }
+    }
+
+    #[test]
+    fn selection_by_number_and_label() {
+        let table = || {
+            vec![
+                pfs(0, "ROOT", 0),
+                pfs(1, "a", 0),
+                pfs(2, "b", PfsData::DELETED),
+                pfs(3, "twice", PfsData::SLAVE),
+                pfs(4, "twice", 0),
+            ]
+        };
+        let id = |name| {
+            select(table(), name)
+                .map(|p| p.id)
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(id("1"), Ok(1));
+        assert_eq!(id("00003"), Ok(3));
+        assert_eq!(id("a"), Ok(1));
+        assert_eq!(id("2"), Err("PFS 2 was destroyed".into()));
+        let missing = id("b").expect_err("a destroyed PFS's label");
+        assert!(
+            missing.contains("1 \"a\"") && !missing.contains("2 \"b\""),
+            "{missing}"
+        );
+        assert!(id("twice").expect_err("two carry it").contains("3, 4"));
+        assert!(id("70000").is_err());
+    }
+
+    #[test]
+    fn slaves_are_seen_as_of_their_end() {
+        assert_eq!(pfs(1, "", 0).tree(None).asof, Tid::MAX);
+        assert_eq!(pfs(1, "", PfsData::SLAVE).tree(None).asof, Tid(0x100));
+        assert_eq!(pfs(1, "", PfsData::SLAVE).tree(Some(Tid(5))).asof, Tid(5));
+    }
+
+    #[test]
+    fn record_keys() {
+        assert_eq!(number(PfsData::record_key(65535)), Some(65535));
+        assert_eq!(number(1), None);
+        assert_eq!(number(-65536), None);
+        assert_eq!(number(65536 << 16), None);
+    }
+}
