@@ -18,6 +18,7 @@ pub mod file;
 pub mod history;
 pub mod list;
 pub mod namespace;
+mod order;
 pub mod pfs;
 pub mod snapshot;
 pub mod walk;

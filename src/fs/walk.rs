@@ -1,1 +1,374 @@
-//! To come.
+//! All objects below one, in byte order of their full paths.
+//!
+//! Bounds, whatever the medium says: a directory's entries are sorted in memory in batches of the
+//! [`HELD_MAX`] smallest names at most (larger directories are read several times), paths are at
+//! most [`DEPTH_MAX`] deep, a directory below itself is not entered, and one that has several names
+//! is entered anew at most [`REVISITS_MAX`] times in a walk.
+
+use super::dir::{Entries, name_is_valid};
+use super::namespace::{Object, missing_inode, show};
+use super::order::{Level, Name, Smallest, Turn};
+use super::{Inode, ObjectId};
+use crate::btree;
+use crate::error::{Class, Error, Result};
+use crate::format::record::rt;
+use crate::format::{Fault, Localization, Rule, Tid};
+use crate::store::Fetch;
+use std::collections::{HashSet, VecDeque};
+
+/// Most names held in memory for sorting, over all directories being walked.
+const HELD_MAX: usize = 1 << 18;
+/// Fewest names a directory holds at a time.
+const HELD_MIN: usize = 64;
+/// Levels of directories that are entered.
+const DEPTH_MAX: usize = 2048;
+/// How often a walk enters a directory that it has entered before by another path. After a crash
+/// a renamed directory can have two entries; more is damage.
+const REVISITS_MAX: usize = 1000;
+/// Directories remembered to know those entered before.
+const REMEMBERED_MAX: usize = 1 << 20;
+/// Inodes announced at a time.
+const AHEAD: usize = 64;
+/// Unreadable entries reported for one directory.
+const TROUBLES_MAX: usize = 64;
+
+/// An object met on a walk.
+#[derive(Debug)]
+pub struct Found {
+    /// Its full path.
+    pub path: Vec<u8>,
+    /// The object.
+    pub id: ObjectId,
+    /// Its inode; `None` if there is none, or it cannot be read.
+    pub inode: Option<Inode>,
+    /// The view.
+    pub asof: Tid,
+    /// What is wrong: with the entry, the inode, or the directory.
+    pub error: Option<Error>,
+}
+
+/// A stop on a walk.
+#[derive(Debug)]
+pub enum Visit {
+    /// An object. If it is a directory whose `error` is `None`, its contents follow later, and a
+    /// [`Visit::Leave`].
+    Object(Found),
+    /// Everything below this directory has been visited.
+    Leave {
+        /// Its full path.
+        path: Vec<u8>,
+        /// Its inode.
+        inode: Inode,
+    },
+    /// Entries of a directory could not be read and are missing from the walk.
+    Trouble {
+        /// The directory's full path.
+        path: Vec<u8>,
+        /// Why.
+        error: Error,
+    },
+}
+
+/// How far a walk goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The object, and everything below it.
+    All,
+    /// What is in the directory, but neither itself nor what is below.
+    Children,
+}
+
+/// A walk.
+pub struct Walk {
+    asof: Tid,
+    scope: Scope,
+    start: Option<Object>,
+    /// The path of the directory on top of the stack, without a `/` at its end.
+    path: Vec<u8>,
+    stack: Vec<Frame>,
+    troubles: VecDeque<(Vec<u8>, Error)>,
+    held: usize,
+    entered: HashSet<ObjectId>,
+    revisits: usize,
+}
+
+/// A directory being walked.
+struct Frame {
+    dir: Inode,
+    /// Length of its path in [`Walk::path`].
+    path_len: usize,
+    level: Level<ObjectId>,
+    /// Entries in memory when the last batch was read, as accounted in [`Walk::held`].
+    held: usize,
+    /// Entries of the batch whose inodes are announced.
+    announced: usize,
+}
+
+impl Walk {
+    /// A walk of `object`, whose path is `path`.
+    pub fn new(object: Object, path: &[u8], scope: Scope) -> Walk {
+        let mut trimmed = path.to_vec();
+        while trimmed.last() == Some(&b'/') {
+            trimmed.pop();
+        }
+        Walk {
+            asof: object.asof,
+            scope,
+            start: Some(object),
+            path: trimmed,
+            stack: Vec::new(),
+            troubles: VecDeque::new(),
+            held: 0,
+            entered: HashSet::new(),
+            revisits: 0,
+        }
+    }
+
+    /// The next stop; `None` at the end.
+    ///
+    /// What is damaged or unreadable is part of a [`Visit`]; an error is one of the whole view.
+    pub fn next<F: Fetch + ?Sized>(&mut self, fetch: &mut F) -> Result<Option<Visit>> {
+        if let Some(start) = self.start.take() {
+            let id = start.inode.id;
+            if start.inode.is_directory() {
+                self.remember(id);
+                self.enter(start.inode);
+            }
+            if self.scope == Scope::All || self.stack.is_empty() {
+                let path = self.shown();
+                return Ok(Some(Visit::Object(self.found(
+                    path,
+                    id,
+                    Some(start.inode),
+                    None,
+                ))));
+            }
+        }
+        loop {
+            if let Some((path, error)) = self.troubles.pop_front() {
+                return Ok(Some(Visit::Trouble { path, error }));
+            }
+            let Some(frame) = self.stack.last_mut() else {
+                return Ok(None);
+            };
+            match frame.level.turn() {
+                Turn::Entry(name, again) => return self.entry(fetch, name, again).map(Some),
+                Turn::Descend(name, id) => self.descend(fetch, &name, id)?,
+                Turn::Refill => self.refill(fetch)?,
+                Turn::Done => return Ok(self.leave()),
+            }
+        }
+    }
+
+    fn found(
+        &self,
+        path: Vec<u8>,
+        id: ObjectId,
+        inode: Option<Inode>,
+        error: Option<Error>,
+    ) -> Found {
+        Found {
+            path,
+            id,
+            inode,
+            asof: self.asof,
+            error,
+        }
+    }
+
+    /// The path of the directory on top of the stack.
+    fn shown(&self) -> Vec<u8> {
+        match self.path.is_empty() {
+            true => b"/".to_vec(),
+            false => self.path.clone(),
+        }
+    }
+
+    fn enter(&mut self, dir: Inode) {
+        self.stack.push(Frame {
+            dir,
+            path_len: self.path.len(),
+            level: Level::new(),
+            held: 0,
+            announced: 0,
+        });
+    }
+
+    fn leave(&mut self) -> Option<Visit> {
+        let path = self.shown();
+        let frame = self.stack.pop()?;
+        self.held -= frame.held;
+        self.path
+            .truncate(self.stack.last().map_or(0, |f| f.path_len));
+        Some(Visit::Leave {
+            path,
+            inode: frame.dir,
+        })
+    }
+
+    fn descend<F: Fetch + ?Sized>(
+        &mut self,
+        fetch: &mut F,
+        name: &[u8],
+        id: ObjectId,
+    ) -> Result<()> {
+        // It was there a moment ago.
+        let inode = super::inode(fetch, id, self.asof);
+        let Some(inode) = inode? else {
+            return Ok(());
+        };
+        self.path.push(b'/');
+        self.path.extend_from_slice(name);
+        self.enter(inode);
+        Ok(())
+    }
+
+    fn entry<F: Fetch + ?Sized>(
+        &mut self,
+        fetch: &mut F,
+        name: Name,
+        again: bool,
+    ) -> Result<Visit> {
+        self.announce(fetch);
+        let frame = self
+            .stack
+            .last_mut()
+            .expect("an entry is of a frame's directory");
+        let parent = frame.dir;
+        let mut path = self.path.clone();
+        path.push(b'/');
+        path.extend_from_slice(&name.name);
+        let (inode, mut error) = match super::inode(fetch, name.target, self.asof) {
+            Ok(Some(inode)) => (Some(inode), None),
+            Ok(None) => {
+                let error = missing_inode(&parent, &name.name, name.target, self.asof);
+                (None, Some(error))
+            }
+            Err(e) if e.is_media() => (None, Some(e)),
+            Err(e) => return Err(e),
+        };
+        if error.is_none() {
+            error = self.objection(&parent, &name, again, inode.as_ref());
+        }
+        let directory = inode.is_some_and(|inode| inode.is_directory());
+        if directory && error.is_none() && self.scope == Scope::All {
+            let frame = self.stack.last_mut().expect("the same frame as above");
+            frame.level.descend(name.name, name.target);
+        }
+        Ok(Visit::Object(self.found(path, name.target, inode, error)))
+    }
+
+    /// Why an entry that leads to an object is still not as it should be; a directory with an
+    /// objection is not entered.
+    fn objection(
+        &mut self,
+        parent: &Inode,
+        name: &Name,
+        again: bool,
+        inode: Option<&Inode>,
+    ) -> Option<Error> {
+        let fault = |rule, expected: &str, found: String| {
+            let fault = Fault::new(rule, parent.leaf.data_offset(), expected, found);
+            Some(Error::from(fault).context(format!("a directory, {}", parent.id)))
+        };
+        if !name_is_valid(&name.name) {
+            let expected = "a name of 1 to 255 bytes without / and NUL, not . or ..";
+            return fault(Rule::EntryName, expected, show(&name.name));
+        }
+        if again {
+            let found = format!("{} again", show(&name.name));
+            return fault(Rule::EntryDuplicate, "one entry a name", found);
+        }
+        let target = name.target;
+        if !inode?.is_directory() {
+            return None;
+        }
+        if self.stack.iter().any(|frame| frame.dir.id == target) {
+            return fault(
+                Rule::DirectoryParent,
+                "no loop",
+                format!("{target} below itself"),
+            );
+        }
+        if self.stack.len() >= DEPTH_MAX {
+            let text = format!("not entered: more than {DEPTH_MAX} levels of directories");
+            return Some(Error::new(Class::Other, text));
+        }
+        if !self.remember(target) {
+            self.revisits += 1;
+            if self.revisits > REVISITS_MAX {
+                let found = format!("{target} again, and {REVISITS_MAX} others before");
+                return fault(Rule::DirectoryParent, "one entry a directory", found);
+            }
+        }
+        None
+    }
+
+    /// Notes that `dir` is entered; `false` if it was before.
+    fn remember(&mut self, dir: ObjectId) -> bool {
+        match self.entered.len() < REMEMBERED_MAX {
+            true => self.entered.insert(dir),
+            false => !self.entered.contains(&dir),
+        }
+    }
+
+    /// Announces the inodes of the entries to come.
+    fn announce<F: Fetch + ?Sized>(&mut self, fetch: &mut F) {
+        let asof = self.asof;
+        let Some(frame) = self.stack.last_mut() else {
+            return;
+        };
+        if frame.announced > 0 {
+            frame.announced -= 1;
+            return;
+        }
+        let coming = frame.level.coming().iter().take(AHEAD);
+        frame.announced = coming.len();
+        let extents: Vec<_> = coming
+            .filter_map(|name| {
+                let key = name.target.key(Localization::INODE, rt::INODE, 0);
+                let leaf = btree::lookup(fetch, key, asof).ok()??;
+                btree::record::extent(&leaf)
+            })
+            .collect();
+        if extents.len() > 1 {
+            fetch.want(&extents);
+        }
+    }
+
+    /// Reads the smallest names above the last batch's.
+    fn refill<F: Fetch + ?Sized>(&mut self, fetch: &mut F) -> Result<()> {
+        let path = self.shown();
+        let frame = self.stack.last_mut().expect("a frame asked for it");
+        self.held -= frame.held;
+        let limit = (HELD_MAX.saturating_sub(self.held) / 2).max(HELD_MIN);
+        let first_pass = frame.level.above().is_none();
+        let mut smallest = Smallest::new(limit, frame.level.above());
+        let mut entries = Entries::new(&frame.dir, self.asof);
+        let mut reported = 0;
+        loop {
+            match entries.next(fetch) {
+                Ok(Some(entry)) => smallest.add(Name::of(entry)),
+                Ok(None) => break,
+                Err(error) if error.is_media() => {
+                    reported += 1;
+                    if first_pass && reported <= TROUBLES_MAX {
+                        self.troubles.push_back((path.clone(), error));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if first_pass && reported > TROUBLES_MAX {
+            let more = reported - TROUBLES_MAX;
+            let error = Error::damage(format!("{more} more entries that cannot be read"));
+            self.troubles.push_back((path, error));
+        }
+        let (batch, more) = smallest.finish();
+        frame.held = batch.len();
+        self.held += batch.len();
+        frame.announced = 0;
+        frame.level.refill(batch, more);
+        Ok(())
+    }
+}
