@@ -73,7 +73,7 @@ impl Block {
     }
 
     /// Whether the record stands for zeros without data (format.md §11).
-    fn is_zeros(&self) -> bool {
+    pub fn is_zeros(&self) -> bool {
         self.leaf.data_offset.get() == 0
     }
 
