@@ -278,26 +278,33 @@ impl<'a> Body<'a> {
     }
 }
 
+/// The head of a record of `kind` whose body (and data) is `parts` in turn, CRC included: for
+/// writers that hand the parts to the kernel where they lie.
+pub fn head(kind: u32, parts: &[&[u8]]) -> Head {
+    let size = HEAD + parts.iter().map(|part| part.len()).sum::<usize>();
+    let mut head = Head {
+        signature: U32::new(SIGNATURE),
+        rec_crc: U32::ZERO,
+        rec_size: U32::new(size as u32),
+        kind: U32::new(kind),
+    };
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&head.as_bytes()[8..]);
+    parts.iter().for_each(|part| sum.update(part));
+    head.rec_crc = U32::new(sum.finalize());
+    head
+}
+
 /// Appends a record to `out`: head with CRC, `parts` in turn, zeros up to the alignment.
 pub fn append(out: &mut Vec<u8>, kind: u32, parts: &[&[u8]]) {
     let start = out.len();
-    let size = HEAD + parts.iter().map(|part| part.len()).sum::<usize>();
-    out.reserve(padded(size));
-    out.extend_from_slice(
-        Head {
-            signature: U32::new(SIGNATURE),
-            rec_crc: U32::ZERO,
-            rec_size: U32::new(size as u32),
-            kind: U32::new(kind),
-        }
-        .as_bytes(),
-    );
+    let head = head(kind, parts);
+    out.reserve(padded(head.size()));
+    out.extend_from_slice(head.as_bytes());
     for part in parts {
         out.extend_from_slice(part);
     }
-    let crc = crc32(&out[start + 8..]);
-    out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
-    out.resize(start + padded(size), 0);
+    out.resize(start + padded(head.size()), 0);
 }
 
 /// Appends an element with its data; `flags` are [`CRC_ERROR`] and the like.

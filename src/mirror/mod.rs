@@ -1,1 +1,58 @@
-//! (room under construction)
+//! One pseudo file system as a stream of changes.
+//!
+//! # The session in words
+//!
+//! A *source* gives what happened to a PFS in a *window* of TIDs, a *target* makes it happen again.
+//! A stream is batches and a last word:
+//!
+//! ```text
+//! source → PFSD     the state of my PFS: who it is, how far it goes
+//!        ← PFSD     (two-way) the state of mine: how far I have it
+//!          plan     windows are decided on: from what the target has to what there is
+//! source → PFSD     the state of my PFS at the end of this batch's window
+//! source → REC …    an element created in the window, with its data
+//!          PASS …   an older element, as it is now: it still exists, or it is deleted
+//!          SKIP …   nothing is said of this range
+//! source → SYNC     that was all of it     | IDLE  there is nothing to acknowledge
+//!        ← UPDATE   (two-way) I have it on stable media up to this TID
+//! source → TERM     no more batches
+//! ```
+//!
+//! Keys ascend strictly within a batch. What the target has and the source does not mention, outside
+//! of skipped ranges, is deleted. One-way streams lack what the target says; the begin of the window
+//! is then given, and the stream may be kept in a file.
+//!
+//! What each side knows after a failure:
+//!
+//! * The source knows nothing of its targets and keeps nothing, but for the cycle file of a one-way
+//!   stream ([`cycle`]).
+//! * The target knows the end of the last window that ended with SYNC. What it got of a later batch
+//!   is in place and beyond that TID, so invisible; the next batch repeats it.
+//! * A stream stopped on request ends with TERM and without SYNC. One that broke ends in the middle;
+//!   the target sees the end of the bytes and acknowledges nothing.
+//!
+//! # The files
+//!
+//! [`session`] is that as a machine without I/O: which record comes next. [`window`] decides on
+//! TIDs, [`split`] on batches, [`source`] on the records of a batch, [`wire`] turns records into
+//! bytes and back, under the ceiling of [`throttle`]. [`read`] puts them together; [`plan`] is the
+//! same with an output that only counts. [`dump`] says what a stream holds.
+
+pub mod cycle;
+pub mod damage;
+pub mod dump;
+pub mod plan;
+pub mod read;
+pub mod session;
+pub mod source;
+pub mod split;
+pub mod throttle;
+pub mod window;
+pub mod wire;
+
+pub use cycle::Cycle;
+pub use damage::{Damage, Damages, What};
+pub use plan::plan;
+pub use read::{Counts, Edge, Event, Report, Request, run};
+pub use throttle::Clock;
+pub use window::{Asked, SourcePfs, Window};

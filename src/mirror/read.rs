@@ -1,0 +1,393 @@
+//! A one-way stream from beginning to end: the session, the scan and an output put together.
+
+use super::damage::{Damage, Damages};
+use super::session::{Action, Ended, Message, Session};
+use super::source::{Item, Source};
+use super::split::{self, Chunk, Histogram};
+use super::throttle::Clock;
+use super::window::{SourcePfs, Window, untouched};
+use super::wire::Sink;
+use crate::error::{Class, Error, Result};
+use crate::format::mrecord::{CRC_ERROR, DATA_CRC_BAD, Kind};
+use crate::format::Key;
+use crate::progress::{Progress, Status};
+use crate::store::Fetch;
+use std::io::Write;
+use zerocopy::IntoBytes;
+
+/// Records between two looks at time and signals.
+const RECORDS: u32 = 32;
+
+/// What to stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// From which PFS.
+    pub pfs: SourcePfs,
+    /// What of it.
+    pub window: Window,
+    /// Split into batches of about so many bytes; `None`: one batch (`-B`).
+    pub split: Option<u64>,
+    /// Let the target acknowledge batches with unreadable nodes.
+    pub accept_damage: bool,
+}
+
+/// Something to tell the user.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A prescan for chunks of this many bytes begins.
+    Prescan(u64),
+    /// The prescan has seen another chunk's worth of bytes.
+    PrescanChunk,
+    /// The prescan is over.
+    Prescanned {
+        /// What it led to.
+        chunks: &'a [Chunk],
+        /// Bytes that it counted.
+        total: u64,
+    },
+    /// A batch begins. `estimate`: its bytes as the prescan counted them.
+    Batch {
+        /// Its window.
+        window: Window,
+        /// Bytes, if the transfer is split.
+        estimate: Option<u64>,
+    },
+    /// There is no work in the batch.
+    NoWork,
+    /// Something could not be read.
+    Damage(&'a Damage),
+    /// The batch's records are through.
+    BatchEnd,
+}
+
+/// Where time, progress and the user come in.
+pub struct Edge<'a> {
+    /// Time, for the bandwidth ceiling.
+    pub clock: &'a mut dyn Clock,
+    /// Told at every safe point. An error of class `Interrupted` ends the stream there, properly.
+    pub progress: &'a mut dyn Progress,
+    /// Told what happens.
+    pub events: &'a mut dyn FnMut(&Event<'_>),
+}
+
+/// Where a stream goes.
+pub trait Output {
+    /// Whether it wants the records' data.
+    fn wants_data(&self) -> bool;
+
+    /// A record of the session.
+    fn message(&mut self, message: &Message) -> Result<()>;
+
+    /// A record of the B-Tree.
+    fn item(&mut self, item: &Item) -> Result<()>;
+
+    /// Hands on what was gathered if that is worth it, or in any case if `all`.
+    fn flush(&mut self, clock: &mut dyn Clock, all: bool) -> Result<()>;
+
+    /// Bytes handed on so far.
+    fn bytes(&self) -> u64;
+}
+
+impl<W: Write> Output for Sink<W> {
+    fn wants_data(&self) -> bool {
+        true
+    }
+
+    fn message(&mut self, message: &Message) -> Result<()> {
+        self.mark(|out| message.append(out));
+        Ok(())
+    }
+
+    fn item(&mut self, item: &Item) -> Result<()> {
+        match item {
+            Item::Pass(leaf) => self.record(Kind::Pass as u32, leaf.as_bytes(), None),
+            Item::Skip { from, to, .. } => {
+                let mut body = [0; 80];
+                body[..40].copy_from_slice(from.as_bytes());
+                body[40..].copy_from_slice(to.as_bytes());
+                self.record(Kind::Skip as u32, &body, None);
+            }
+            Item::Record { leaf, data, damage } => {
+                let flags = match damage {
+                    Some(_) => CRC_ERROR | DATA_CRC_BAD,
+                    None => 0,
+                };
+                self.record(Kind::Record as u32 | flags, leaf.as_bytes(), Some(data));
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, clock: &mut dyn Clock, all: bool) -> Result<()> {
+        match all || self.is_full() {
+            true => self.flush(clock),
+            false => Ok(()),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.written()
+    }
+}
+
+/// What a stream holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records of the B-Tree: REC, PASS and SKIP together.
+    pub records: u64,
+    /// REC: elements created in the window.
+    pub rec: u64,
+    /// PASS: older elements of the leaves visited.
+    pub pass: u64,
+    /// SKIP: ranges without changes.
+    pub skip: u64,
+    /// Deletions that the target has not heard of: PASS with a `delete_tid` in the window or
+    /// behind it, and REC with one.
+    pub deletes: u64,
+    /// Bytes of data.
+    pub payload_bytes: u64,
+    /// Bytes in all, session records and padding included.
+    pub stream_bytes: u64,
+}
+
+impl Counts {
+    fn item(&mut self, item: &Item, window: &Window) {
+        self.records += 1;
+        self.stream_bytes += item.stream_bytes();
+        self.payload_bytes += item.payload() as u64;
+        let deleted = match item {
+            Item::Record { leaf, .. } => {
+                self.rec += 1;
+                !leaf.base.delete_tid().is_zero()
+            }
+            Item::Pass(leaf) => {
+                self.pass += 1;
+                leaf.base.delete_tid() >= window.begin
+            }
+            Item::Skip { .. } => {
+                self.skip += 1;
+                false
+            }
+        };
+        self.deletes += u64::from(deleted);
+    }
+}
+
+/// Where a stream was stopped on request.
+#[derive(Debug)]
+pub struct Stop {
+    /// The window of the batch.
+    pub window: Window,
+    /// Every key below was sent.
+    pub key: Key,
+    /// Who wanted it.
+    pub why: Error,
+}
+
+/// How a stream went.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What it holds.
+    pub counts: Counts,
+    /// Its batches.
+    pub batches: u64,
+    /// What could not be read.
+    pub damage: Damages,
+    /// Set if it was stopped before its end: its last batch is not whole.
+    pub stopped: Option<Stop>,
+}
+
+/// Streams what `request` asks for into `out`.
+///
+/// What is merely damaged is sent as far as it goes (flagged, or as a SKIP that nothing is known
+/// of) and listed in the report. An error means that the stream ends in the middle.
+pub fn run<F: Fetch + ?Sized>(
+    fetch: &mut F,
+    request: &Request,
+    out: &mut dyn Output,
+    edge: &mut Edge<'_>,
+) -> Result<Report> {
+    let mut session = Session::one_way(request.pfs, request.window.end);
+    let mut run = Run {
+        request,
+        out,
+        edge,
+        report: Report::default(),
+        estimates: None,
+        total: None,
+    };
+    loop {
+        match session.next() {
+            Action::Send(message) => {
+                run.report.counts.stream_bytes += message.stream_bytes();
+                run.out.message(&message)?;
+                // The one who reads is to see a mark when it is made.
+                if !matches!(message, Message::Pfsd(_)) {
+                    run.out.flush(run.edge.clock, true)?;
+                }
+            }
+            Action::Plan => match run.windows(fetch) {
+                Ok(windows) => session.plan(windows),
+                Err(why) if why.class() == Class::Interrupted => {
+                    run.stop(request.window, Key::pfs_min(request.pfs.id), why);
+                    session.plan([]);
+                }
+                Err(error) => return Err(error),
+            },
+            Action::Bulk(window) => {
+                let ended = run.batch(fetch, window)?;
+                run.report.batches += 1;
+                session.bulk_ended(ended);
+            }
+            Action::Done => break,
+        }
+    }
+    Ok(run.report)
+}
+
+struct Run<'a, 'e> {
+    request: &'a Request,
+    out: &'a mut dyn Output,
+    edge: &'a mut Edge<'e>,
+    report: Report,
+    /// The batches' estimated bytes, if there was a prescan.
+    estimates: Option<std::vec::IntoIter<u64>>,
+    total: Option<u64>,
+}
+
+impl Run<'_, '_> {
+    fn stop(&mut self, window: Window, key: Key, why: Error) {
+        self.report.stopped = Some(Stop { window, key, why });
+    }
+
+    /// The windows of all batches: one, unless the transfer is to be split and long enough for it.
+    fn windows<F: Fetch + ?Sized>(&mut self, fetch: &mut F) -> Result<Vec<Window>> {
+        let window = self.request.window;
+        let whole = vec![window];
+        let Some(split) = self.request.split else {
+            return Ok(whole);
+        };
+        let long = split::may_exceed(fetch.header(), split);
+        if window.is_empty() || window.resume.is_some() || !long || self.is_idle(fetch, &window)? {
+            self.estimates = Some(Vec::new().into_iter());
+            return Ok(whole);
+        }
+        (self.edge.events)(&Event::Prescan(split));
+        let histogram = self.prescan(fetch, &window, split)?;
+        let chunks = histogram.chunks(split);
+        self.total = Some(histogram.total());
+        (self.edge.events)(&Event::Prescanned {
+            chunks: &chunks,
+            total: histogram.total(),
+        });
+        let estimates: Vec<u64> = chunks.iter().map(|chunk| chunk.bytes).collect();
+        self.estimates = Some(estimates.into_iter());
+        let windows = chunks.iter().map(|chunk| Window {
+            begin: chunk.begin,
+            end: chunk.end,
+            resume: None,
+        });
+        Ok(windows.collect())
+    }
+
+    fn prescan<F: Fetch + ?Sized>(
+        &mut self,
+        fetch: &mut F,
+        window: &Window,
+        split: u64,
+    ) -> Result<Histogram> {
+        let mut histogram = Histogram::new(window.begin, window.end);
+        let mut source = Source::new(self.request.pfs.id, *window, false);
+        let (mut shown, mut object) = (0, 0);
+        loop {
+            if source.wants_step(fetch) {
+                self.tell(object)?;
+                source.step(fetch)?;
+                continue;
+            }
+            let Some(item) = source.take(fetch)? else {
+                return Ok(histogram);
+            };
+            object = item.object();
+            if let Item::Record { leaf, .. } | Item::Pass(leaf) = &item {
+                histogram.add(leaf);
+            }
+            if histogram.total() - shown > split {
+                shown = histogram.total();
+                (self.edge.events)(&Event::PrescanChunk);
+            }
+        }
+    }
+
+    fn is_idle<F: Fetch + ?Sized>(&self, fetch: &mut F, window: &Window) -> Result<bool> {
+        let (from, to) = (Key::pfs_min(self.request.pfs.id), Key::pfs_max(self.request.pfs.id));
+        Ok(window.is_empty() || untouched(fetch, from, to, window.begin)?)
+    }
+
+    /// Tells how far the stream is; an error ends it.
+    fn tell(&mut self, object: i64) -> Result<()> {
+        self.edge.progress.at(&Status {
+            items: self.report.counts.records,
+            bytes: self.out.bytes(),
+            bytes_total: self.total,
+            object,
+        })
+    }
+
+    /// Sends the records of one batch.
+    fn batch<F: Fetch + ?Sized>(&mut self, fetch: &mut F, window: Window) -> Result<Ended> {
+        let estimate = match &mut self.estimates {
+            Some(estimates) => Some(estimates.next().unwrap_or(0)),
+            None => None,
+        };
+        (self.edge.events)(&Event::Batch { window, estimate });
+        if self.is_idle(fetch, &window)? {
+            (self.edge.events)(&Event::NoWork);
+            return Ok(Ended::Idle);
+        }
+        let ended = self.records(fetch, window)?;
+        (self.edge.events)(&Event::BatchEnd);
+        Ok(ended)
+    }
+
+    fn records<F: Fetch + ?Sized>(&mut self, fetch: &mut F, window: Window) -> Result<Ended> {
+        let mut source = Source::new(self.request.pfs.id, window, self.out.wants_data());
+        let (mut gaps, mut object, mut quiet) = (false, 0, RECORDS);
+        loop {
+            let step = source.wants_step(fetch);
+            quiet += 1;
+            if step || quiet > RECORDS {
+                quiet = 0;
+                match self.tell(object) {
+                    Ok(()) => {}
+                    Err(why) if why.class() == Class::Interrupted => {
+                        self.stop(window, source.position(), why);
+                        return Ok(Ended::Stopped);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if step {
+                source.step(fetch)?;
+                continue;
+            }
+            let Some(item) = source.take(fetch)? else {
+                break;
+            };
+            object = item.object();
+            self.report.counts.item(&item, &window);
+            if let Some(damage) = item.damage() {
+                gaps |= matches!(item, Item::Skip { .. });
+                self.report.damage.add(damage);
+                (self.edge.events)(&Event::Damage(damage));
+            }
+            self.out.item(&item)?;
+            self.out.flush(self.edge.clock, false)?;
+        }
+        Ok(match gaps && !self.request.accept_damage {
+            true => Ended::Gaps,
+            false => Ended::Complete,
+        })
+    }
+}
+

@@ -1,0 +1,185 @@
+//! Which TIDs a stream is about (mirroring.md §2.3, §4.5).
+
+use crate::error::{Class, Error, Result};
+use crate::format::record::PfsData;
+use crate::format::{Key, Offset, Tid};
+use crate::store::Fetch;
+
+/// The TIDs that a batch covers, both ends inclusive, and what an earlier batch did of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The first TID that the target lacks.
+    pub begin: Tid,
+    /// The last TID that the target will have.
+    pub end: Tid,
+    /// Where an interrupted batch stopped.
+    pub resume: Option<Resume>,
+}
+
+impl Window {
+    /// Whether there is nothing in it. A window of one TID is work (the original waits for a
+    /// second one).
+    pub fn is_empty(&self) -> bool {
+        self.begin > self.end
+    }
+}
+
+/// Where an interrupted batch stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Every key below was sent.
+    pub key: Key,
+    /// The end of the window in which they were sent; `None` if nobody noted it down.
+    pub end: Option<Tid>,
+}
+
+/// A PFS as the source of a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct SourcePfs {
+    /// Its number.
+    pub id: u16,
+    /// Its record, as stored.
+    pub data: PfsData,
+    /// The last TID that can be mirrored: the effective `sync_end_tid`.
+    pub end: Tid,
+}
+
+impl SourcePfs {
+    /// The record as a stream tells it: with `end` as its end.
+    pub fn told(&self, end: Tid) -> PfsData {
+        let mut data = self.data;
+        data.sync_end_tid.set(end.0);
+        data
+    }
+}
+
+/// What the user says about the window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The begin TID: overrides everything, as in the original.
+    pub begin: Option<Tid>,
+    /// An end before the last committed TID.
+    pub end: Option<Tid>,
+}
+
+/// The window of a one-way stream of `pfs`. `cycle` is what a cycle file says: a begin TID and
+/// where to go on.
+pub fn one_way(pfs: &SourcePfs, asked: Asked, cycle: Option<(Tid, Option<Resume>)>) -> Result<Window> {
+    let end = match asked.end {
+        Some(end) if end > pfs.end => {
+            return Err(Error::usage(format!(
+                "--end-tid {end} is beyond the last TID that PFS {} can give, {}",
+                pfs.id, pfs.end
+            )));
+        }
+        Some(end) => end,
+        None => pfs.end,
+    };
+    let floor = Tid(pfs.data.sync_beg_tid.get());
+    let begin = asked.begin.or(cycle.map(|(begin, _)| begin)).unwrap_or(floor);
+    // What was sent before began with the file's TID: of no use for an earlier one.
+    let resume = cycle.filter(|(sent, _)| *sent <= begin).and_then(|(_, resume)| resume);
+    if let Some(sent) = resume.and_then(|resume| resume.end)
+        && sent > end
+    {
+        return Err(Error::new(
+            Class::Incompatible,
+            format!(
+                "the cycle file speaks of a stream up to {sent}, this one could go to {end} only; \
+                 remove the file to start over"
+            ),
+        ));
+    }
+    Ok(Window { begin, end, resume })
+}
+
+/// Whether nothing with a key in `[from, to]` was created or deleted at or after `begin`, as far
+/// as the root alone can tell: `false` means that one has to look.
+pub fn untouched<F: Fetch + ?Sized>(fetch: &mut F, from: Key, to: Key, begin: Tid) -> Result<bool> {
+    let root = fetch.node(Offset(fetch.header().btree_root.get()))?;
+    // A leaf says it itself: newfs leaves records whose TIDs its mirror_tid does not know.
+    let touched_leaf = root.leaves().iter().any(|leaf| {
+        (from..=to).contains(&leaf.base.key())
+            && (leaf.base.create_tid() >= begin || leaf.base.delete_tid() >= begin)
+    });
+    let touched_child = root.children().iter().enumerate().any(|(index, child)| {
+        let right = root.base(index + 1).key();
+        child.base.key() <= to && from < right && Tid(child.mirror_tid.get()) >= begin
+    });
+    Ok(!touched_leaf && !touched_child)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(floor: u64, end: u64) -> SourcePfs {
+        let mut data = PfsData::default_for([1; 16]);
+        data.sync_beg_tid.set(floor);
+        SourcePfs {
+            id: 1,
+            data,
+            end: Tid(end),
+        }
+    }
+
+    #[test]
+    fn begin_is_asked_for_or_kept_or_the_floor() {
+        let pfs = source(1, 100);
+        let window = |begin, cycle| {
+            let asked = Asked {
+                begin: begin_of(begin),
+                end: None,
+            };
+            let resume = |end| Resume {
+                key: Key::MIN,
+                end: Some(Tid(end)),
+            };
+            let cycle = cycle.map(|(begin, end)| (Tid(begin), Some(resume(end))));
+            one_way(&pfs, asked, cycle).map(|w| (w.begin.0, w.end.0))
+        };
+        fn begin_of(begin: u64) -> Option<Tid> {
+            (begin != 0).then_some(Tid(begin))
+        }
+        assert_eq!(window(0, None).unwrap(), (1, 100));
+        assert_eq!(window(50, None).unwrap(), (50, 100));
+        assert_eq!(window(0, Some((7, 80))).unwrap(), (7, 100));
+        assert_eq!(window(50, Some((7, 80))).unwrap(), (50, 100));
+        let asked = Asked {
+            begin: Some(Tid(6)),
+            end: None,
+        };
+        let resume = Resume {
+            key: Key::MIN,
+            end: None,
+        };
+        let window_of = |begin| one_way(&pfs, asked, Some((Tid(begin), Some(resume)))).unwrap();
+        assert_eq!(window_of(6).resume, Some(resume));
+        assert_eq!(window_of(7).resume, None);
+        assert_eq!(window(0, Some((7, 101))).unwrap_err().class(), Class::Incompatible);
+    }
+
+    #[test]
+    fn end_can_only_be_earlier() {
+        let asked = |end| Asked {
+            begin: None,
+            end: Some(Tid(end)),
+        };
+        let pfs = source(1, 100);
+        assert_eq!(one_way(&pfs, asked(100), None).unwrap().end, Tid(100));
+        assert_eq!(one_way(&pfs, asked(99), None).unwrap().end, Tid(99));
+        let error = one_way(&pfs, asked(101), None).unwrap_err();
+        assert_eq!(error.class(), Class::Usage);
+    }
+
+    #[test]
+    fn one_tid_is_work() {
+        let window = |begin, end| Window {
+            begin: Tid(begin),
+            end: Tid(end),
+            resume: None,
+        };
+        assert!(!window(5, 5).is_empty());
+        assert!(window(6, 5).is_empty());
+    }
+}
