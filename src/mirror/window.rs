@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn begin_is_asked_for_or_kept_or_the_floor() {
         let pfs = source(1, 100);
-        let window = |begin, cycle| {
+        let window = |begin, cycle: Option<(u64, u64)>| {
             let asked = Asked {
                 begin: begin_of(begin),
                 end: None,
