@@ -1,0 +1,4 @@
+//! What the fuzz targets share: the functions that `tests/corpora.rs` runs too.
+
+#[path = "../../tests/common/targets/mod.rs"]
+pub mod targets;

@@ -1,0 +1,81 @@
+//! A mirror stream, read record by record.
+
+use mallet::format::crc::crc32;
+use mallet::format::mrecord::{self, Body, HEAD, Head, RECORD_MAX, padded};
+use std::hint::black_box;
+
+/// A stream as it comes, and with every record's sum put right.
+pub fn stream(data: &[u8]) {
+    walk(data);
+    let mut repaired = data.to_vec();
+    repair(&mut repaired);
+    walk(&repaired);
+}
+
+fn walk(stream: &[u8]) {
+    let mut at = 0;
+    while let Some(head) = stream.get(at..).and_then(|rest| rest.first_chunk::<HEAD>()) {
+        let Ok(head) = Head::parse(head, at as u64) else {
+            return;
+        };
+        assert!((HEAD..=RECORD_MAX).contains(&head.size()));
+        let Some(record) = stream.get(at..at + head.size()) else {
+            return;
+        };
+        let Ok(body) = Body::parse(record, at as u64) else {
+            return;
+        };
+        check_body(&body, record);
+        at += padded(head.size());
+    }
+}
+
+fn check_body(body: &Body<'_>, record: &[u8]) {
+    let mut again = Vec::new();
+    match body {
+        Body::Record {
+            leaf, data, nodata, ..
+        } => {
+            assert!(mrecord::ELEMENT + data.len() <= record.len());
+            assert!(data.is_empty() || !nodata);
+            black_box(leaf.base.key().to_string());
+            // A record may carry more than its data; without that it is what we would write.
+            if mrecord::ELEMENT + data.len() == record.len() {
+                let kind = u32::from_le_bytes([record[12], record[13], record[14], record[15]]);
+                mrecord::append_record(&mut again, leaf, data, kind & !0xFF);
+            }
+        }
+        Body::Pass(leaf) => mrecord::append_pass(&mut again, leaf),
+        Body::Skip { from, to } => mrecord::append_skip(&mut again, from, to),
+        Body::Update(tid) => mrecord::append_update(&mut again, *tid),
+        Body::Pfsd(body) if body.version.get() == 1 => {
+            mrecord::append_pfsd(&mut again, &body.pfs, body.reserved.get());
+        }
+        Body::Pfsd(_) | Body::Sync | Body::Term | Body::Idle => {}
+    }
+    if !again.is_empty() {
+        assert_eq!(
+            again[..record.len()],
+            *record,
+            "written again, a record is the same"
+        );
+    }
+}
+
+fn repair(stream: &mut [u8]) {
+    let mut at = 0;
+    while let Some(head) = stream
+        .get_mut(at..)
+        .and_then(|b| b.first_chunk_mut::<HEAD>())
+    {
+        head[..4].copy_from_slice(&mrecord::SIGNATURE.to_le_bytes());
+        let size = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
+        let end = at.saturating_add(size);
+        if !(HEAD..=RECORD_MAX).contains(&size) || end > stream.len() {
+            return;
+        }
+        let sum = crc32(&stream[at + 8..end]);
+        stream[at + 4..at + 8].copy_from_slice(&sum.to_le_bytes());
+        at += padded(size);
+    }
+}
