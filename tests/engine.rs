@@ -3,11 +3,15 @@
 mod common;
 
 use common::golden;
+use mallet::btree::record::extent;
 use mallet::btree::{AsOf, Cursor, Scan, Step, good_data};
-use mallet::format::{Key, Tid};
+use mallet::error::Class;
+use mallet::format::{Key, Offset, Rule, Tid};
+use mallet::io::sim::SimDisk;
 use mallet::io::{OpenOptions, open};
 use mallet::store::freemap::{BigBlocks, layer2};
 use mallet::store::{Fetch, View, ViewOptions, VolumeSet};
+use std::fs::File;
 use std::path::Path;
 
 fn view(path: &Path) -> View {
@@ -105,4 +109,122 @@ fn a_clean_volume_opens_cheaply() {
             "{name}: {read:?}"
         );
     }
+}
+
+/// What a bad sector harms is the records that lie on it, whatever was read together with them,
+/// in whatever order the device completes; and a cache of any size gives the same bytes.
+#[test]
+fn a_bad_sector_harms_what_lies_on_it() {
+    let Some(dir) = golden::dir() else { return };
+    let path = golden::file(&dir, "maint/maint-1-dedup.img");
+    let mut all = Vec::new();
+    let mut quiet = view(&path);
+    let mut cursor = Cursor::new(Key::MIN, Key::MAX);
+    while let Some(leaf) = cursor.next(&mut quiet).expect("a readable tree") {
+        if let Some((at, len)) = extent(&leaf) {
+            all.push((leaf, at, len));
+        }
+    }
+    let base = quiet.header().buf_beg.get().cast_unsigned();
+    for seed in 1..8u64 {
+        let disk = SimDisk::over(File::open(&path).expect("an image")).expect("a disk");
+        let set = VolumeSet::open(vec![Box::new(disk.reader(seed))]).expect("a volume");
+        let options = ViewOptions {
+            cache_bytes: (seed as usize) << 17,
+            readahead_bytes: (seed as usize) << 20,
+            ..ViewOptions::default()
+        };
+        let mut view = View::open(set, &options).expect("a view");
+        // Sectors under some of the records.
+        let mut bad = Vec::new();
+        for (index, (_, at, len)) in all.iter().enumerate() {
+            if (index as u64 * 2_654_435_761 + seed) % 17 == 0 {
+                let sector = (base + at.short() + (*len as u64) / 2) / 512 * 512;
+                disk.set_unreadable(sector..sector + 512);
+                bad.push(sector);
+            }
+        }
+        for batch in all.chunks(100) {
+            let wanted: Vec<_> = batch.iter().map(|(_, at, len)| (*at, *len)).collect();
+            view.want(&wanted);
+            for (leaf, at, len) in batch {
+                // What is cached is read in whole buffers.
+                let (from, to) = (base + at.buffer().short(), base + at.short() + *len as u64);
+                let to = to.next_multiple_of(16384);
+                let harmed = bad.iter().any(|sector| (from..to).contains(sector));
+                match good_data(&mut view, leaf) {
+                    Ok(bytes) => assert!(!harmed && bytes.len() == *len, "seed {seed}: {at}"),
+                    Err(error) => {
+                        assert_eq!(error.class(), Class::Io, "seed {seed}: {error}");
+                        assert!(harmed, "seed {seed}: {at}: {error}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A damaged leaf costs its own records: the scan names its bounds and goes on, a cursor fails once
+/// and goes on.
+#[test]
+fn a_damaged_leaf_is_passed_over() {
+    let Some(dir) = golden::dir() else { return };
+    let path = golden::file(&dir, "skips/m.img");
+    let mut quiet = view(&path);
+    let root = quiet
+        .node(Offset(quiet.header().btree_root.get()))
+        .expect("a root");
+    assert!(!root.is_leaf(), "a tree of some depth");
+    let middle = root.children()[root.count() / 2];
+    let lost = quiet
+        .node(Offset(middle.subtree_offset.get()))
+        .expect("a child");
+    let lost_count = match lost.is_leaf() {
+        true => lost.count(),
+        false => lost.children().iter().fold(0, |sum, child| {
+            let leaf = quiet
+                .node(Offset(child.subtree_offset.get()))
+                .expect("a leaf");
+            assert!(leaf.is_leaf(), "a tree of depth 3 at most");
+            sum + leaf.count()
+        }),
+    };
+    let disk = SimDisk::over(File::open(&path).expect("an image")).expect("a disk");
+    let at =
+        quiet.header().buf_beg.get().cast_unsigned() + Offset(middle.subtree_offset.get()).short();
+    disk.write(at + 100, b"not what was there").expect("a node");
+    let open = |seed| {
+        let set = VolumeSet::open(vec![Box::new(disk.reader(seed))]).expect("a volume");
+        View::open(set, &ViewOptions::default()).expect("a view")
+    };
+    let mut count = 0;
+    let mut whole = Cursor::new(Key::MIN, Key::MAX);
+    while whole.next(&mut quiet).expect("a readable tree").is_some() {
+        count += 1;
+    }
+    let (mut view, mut scan) = (open(1), Scan::new(Key::MIN, Key::MAX, Tid(1)));
+    let (mut scanned, mut gaps) = (0, Vec::new());
+    while let Some(step) = scan.next(&mut view).expect("a readable root") {
+        match step {
+            Step::Leaf(leaf) => scanned += leaf.elements().len(),
+            Step::Unreadable { from, to, error } => {
+                assert_eq!(error.fault().map(|f| f.rule), Some(Rule::NodeCrc));
+                gaps.push((from.key(), to.key()));
+            }
+            Step::Skip { .. } => panic!("nothing is older than the first TID"),
+        }
+    }
+    let index = root.count() / 2;
+    assert_eq!(gaps, [(middle.base.key(), root.base(index + 1).key())]);
+    assert_eq!(scanned + lost_count, count);
+    let (mut view, mut cursor) = (open(2), Cursor::new(Key::MIN, Key::MAX));
+    let (mut walked, mut errors) = (0, 0);
+    loop {
+        match cursor.next(&mut view) {
+            Ok(Some(_)) => walked += 1,
+            Ok(None) => break,
+            Err(_) => errors += 1,
+        }
+    }
+    assert_eq!((walked, errors), (scanned, 1));
 }

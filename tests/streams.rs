@@ -71,15 +71,50 @@ const fn case(image: &'static str, stream: &'static str, begin: Option<u64>, end
 const CASES: [Case; 8] = [
     Case {
         split: Some(4 << 30),
-        ..case("mirror/master-5.img", "mirror/full-5.mir", None, 0x1_0002_8320)
+        ..case(
+            "mirror/master-5.img",
+            "mirror/full-5.mir",
+            None,
+            0x1_0002_8320,
+        )
     },
-    case("mirror/master-20.img", "mirror/fullB-20.mir", None, 0x1_000a_0cd0),
-    case("mirror/master-10.img", "mirror/inc-5-10.mir", Some(0x1_0002_8321), 0x1_0005_8630),
-    case("mirror/master-20.img", "mirror/inc-10-20.mir", Some(0x1_0005_8631), 0x1_000a_0cd0),
+    case(
+        "mirror/master-20.img",
+        "mirror/fullB-20.mir",
+        None,
+        0x1_000a_0cd0,
+    ),
+    case(
+        "mirror/master-10.img",
+        "mirror/inc-5-10.mir",
+        Some(0x1_0002_8321),
+        0x1_0005_8630,
+    ),
+    case(
+        "mirror/master-20.img",
+        "mirror/inc-10-20.mir",
+        Some(0x1_0005_8631),
+        0x1_000a_0cd0,
+    ),
     case("skips/m.img", "skips/full.mir", None, 0x1_000b_02d0),
-    case("skips/m.img", "skips/inc1.mir", Some(0x1_000b_02d1), 0x1_000b_0340),
-    case("skips/m.img", "skips/inc12.mir", Some(0x1_000b_02d1), 0x1_000b_83a0),
-    case("skips/m.img", "skips/none.mir", Some(0x1_000b_83a1), 0x1_000b_83a0),
+    case(
+        "skips/m.img",
+        "skips/inc1.mir",
+        Some(0x1_000b_02d1),
+        0x1_000b_0340,
+    ),
+    case(
+        "skips/m.img",
+        "skips/inc12.mir",
+        Some(0x1_000b_02d1),
+        0x1_000b_83a0,
+    ),
+    case(
+        "skips/m.img",
+        "skips/none.mir",
+        Some(0x1_000b_83a1),
+        0x1_000b_83a0,
+    ),
 ];
 
 fn request(view: &mut View, case: &Case) -> Request {
@@ -185,7 +220,13 @@ fn difference(ours: &[u8], theirs: &[u8]) -> Result<Vec<Mask>, ()> {
             false => Err(()),
         };
     }
-    let all = [Mask::Mark, Mask::DeleteTs, Mask::Begin, Mask::Times, Mask::Later];
+    let all = [
+        Mask::Mark,
+        Mask::DeleteTs,
+        Mask::Begin,
+        Mask::Times,
+        Mask::Later,
+    ];
     for mask in all {
         if masked(ours, mask) == masked(theirs, mask) {
             return Ok(vec![mask]);
@@ -223,7 +264,9 @@ fn streams_are_the_kernels() {
         let mut rest = theirs.iter().peekable();
         for (index, record) in ours.iter().enumerate() {
             loop {
-                let other = rest.next().unwrap_or_else(|| panic!("{name}: {index} is too much"));
+                let other = rest
+                    .next()
+                    .unwrap_or_else(|| panic!("{name}: {index} is too much"));
                 match difference(record, other) {
                     Ok(found) => {
                         masks.extend(found.into_iter().map(|mask| (index, mask)));
@@ -239,7 +282,11 @@ fn streams_are_the_kernels() {
                 }
             }
         }
-        assert!(rest.peek().is_none(), "{name}: {} are missing", rest.count());
+        assert!(
+            rest.peek().is_none(),
+            "{name}: {} are missing",
+            rest.count()
+        );
         let count = |mask| masks.iter().filter(|(_, m)| *m == mask).count();
         let later = usize::from(name == "mirror/inc-5-10.mir");
         assert_eq!(count(Mask::Later), later, "{name}");
@@ -248,9 +295,18 @@ fn streams_are_the_kernels() {
         let expected = usize::from(case.begin.is_some());
         assert_eq!(begins.clone().count(), expected, "{name}");
         assert!(begins.clone().all(|(index, _)| *index == 1), "{name}");
-        let kinds = [Mask::Mark, Mask::DeleteTs, Mask::Begin, Mask::Bounds, Mask::Times];
+        let kinds = [
+            Mask::Mark,
+            Mask::DeleteTs,
+            Mask::Begin,
+            Mask::Bounds,
+            Mask::Times,
+        ];
         let counts: Vec<_> = kinds.map(|mask| (mask, count(mask))).to_vec();
-        println!("{name}: {} records, {extra} extra PASS there, {counts:?}", ours.len());
+        println!(
+            "{name}: {} records, {extra} extra PASS there, {counts:?}",
+            ours.len()
+        );
     }
 }
 

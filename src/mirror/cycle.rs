@@ -19,7 +19,9 @@ use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The file's contents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
 #[repr(C)]
 pub struct Cycle {
     /// Where to go on.
@@ -183,7 +185,10 @@ mod tests {
         assert_eq!(cycle.resume(3), (Tid(7), Some(resume)));
         // Its layout: the key's parts and the TID at the end.
         let bytes = cycle.as_bytes();
-        assert_eq!((bytes[0], bytes[8], bytes[24], bytes[35], bytes[40]), (40, 5, 77, b'R', 7));
+        assert_eq!(
+            (bytes[0], bytes[8], bytes[24], bytes[35], bytes[40]),
+            (40, 5, 77, b'R', 7)
+        );
     }
 
     #[test]
@@ -194,9 +199,18 @@ mod tests {
             (begin.0, resume.key.obj_id, resume.end.map(|t| t.0))
         };
         // Below the old key: the old one stays. At it or behind: the new one.
-        assert_eq!(stopped(window(7, 120, Some((40, Some(90)))), 39), (7, 40, Some(90)));
-        assert_eq!(stopped(window(7, 120, Some((40, Some(90)))), 40), (7, 40, Some(120)));
-        assert_eq!(stopped(window(7, 120, Some((40, Some(90)))), 41), (7, 41, Some(120)));
+        assert_eq!(
+            stopped(window(7, 120, Some((40, Some(90)))), 39),
+            (7, 40, Some(90))
+        );
+        assert_eq!(
+            stopped(window(7, 120, Some((40, Some(90)))), 40),
+            (7, 40, Some(120))
+        );
+        assert_eq!(
+            stopped(window(7, 120, Some((40, Some(90)))), 41),
+            (7, 41, Some(120))
+        );
         assert_eq!(stopped(window(7, 120, Some((40, None))), 39), (7, 40, None));
         assert_eq!(stopped(window(7, 120, Some((40, None))), 41), (7, 41, None));
     }
@@ -215,7 +229,12 @@ mod tests {
         assert_eq!(Cycle::load(&path).unwrap(), Found::OldVersion);
         assert!(!path.exists());
         std::fs::write(&path, [0; 47]).unwrap();
-        assert!(Cycle::load(&path).unwrap_err().to_string().contains("47 bytes"));
+        assert!(
+            Cycle::load(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("47 bytes")
+        );
         assert!(path.exists());
     }
 }

@@ -77,7 +77,10 @@ impl Grammar {
                 State::Between
             }
             (State::Bulk, Body::Record { nodata: true, .. }) => {
-                return Err(broken(at, "a record without its data, as only prescans have"));
+                return Err(broken(
+                    at,
+                    "a record without its data, as only prescans have",
+                ));
             }
             (State::Bulk, Body::Record { leaf, .. } | Body::Pass(leaf)) => {
                 self.ascend(&leaf.base, &leaf.base, false, at)?;
@@ -94,7 +97,10 @@ impl Grammar {
                     State::Bulk => "REC, PASS, SKIP, SYNC, IDLE or TERM",
                     State::Over => "the end of the bytes behind TERM",
                 };
-                return Err(broken(at, format!("{} where {expected} belongs", name(body))));
+                return Err(broken(
+                    at,
+                    format!("{} where {expected} belongs", name(body)),
+                ));
             }
         };
         Ok(())

@@ -8,8 +8,8 @@ use super::throttle::Clock;
 use super::window::{SourcePfs, Window, untouched};
 use super::wire::Sink;
 use crate::error::{Class, Error, Result};
-use crate::format::mrecord::{CRC_ERROR, DATA_CRC_BAD, Kind};
 use crate::format::Key;
+use crate::format::mrecord::{CRC_ERROR, DATA_CRC_BAD, Kind};
 use crate::progress::{Progress, Status};
 use crate::store::Fetch;
 use std::io::Write;
@@ -320,7 +320,10 @@ impl Run<'_, '_> {
     }
 
     fn is_idle<F: Fetch + ?Sized>(&self, fetch: &mut F, window: &Window) -> Result<bool> {
-        let (from, to) = (Key::pfs_min(self.request.pfs.id), Key::pfs_max(self.request.pfs.id));
+        let (from, to) = (
+            Key::pfs_min(self.request.pfs.id),
+            Key::pfs_max(self.request.pfs.id),
+        );
         Ok(window.is_empty() || untouched(fetch, from, to, window.begin)?)
     }
 
@@ -390,4 +393,3 @@ impl Run<'_, '_> {
         })
     }
 }
-

@@ -249,7 +249,10 @@ mod tests {
         use Ended::*;
         let windows = [window(1, 10), window(11, 20), window(21, 90)];
         let said = said(&windows, &[Complete, Gaps, Complete]);
-        let marks: Vec<&str> = said.split(' ').filter(|w| ["sync", "idle"].contains(w)).collect();
+        let marks: Vec<&str> = said
+            .split(' ')
+            .filter(|w| ["sync", "idle"].contains(w))
+            .collect();
         assert_eq!(marks, ["sync", "idle", "idle"]);
     }
 

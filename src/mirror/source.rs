@@ -80,7 +80,9 @@ impl Item {
 
 /// The length of an element's data; `None` if it is one that no record can have.
 fn data_len(leaf: &LeafElement) -> Option<usize> {
-    usize::try_from(leaf.data_len.get()).ok().filter(|len| *len <= XBUFFER)
+    usize::try_from(leaf.data_len.get())
+        .ok()
+        .filter(|len| *len <= XBUFFER)
 }
 
 /// A part of the key space with a begin of its own: below the key at which an interrupted stream
@@ -136,7 +138,10 @@ impl Source {
                 from,
                 to: key,
                 until: Some(key),
-                begin: resume.end.map(Tid::next).filter(|begin| *begin <= window.end),
+                begin: resume
+                    .end
+                    .map(Tid::next)
+                    .filter(|begin| *begin <= window.end),
             });
             start = key;
         }

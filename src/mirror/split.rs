@@ -48,7 +48,9 @@ impl Histogram {
 
     /// Counts an element of the stream, its `delete_tid` clipped as the stream's is.
     pub fn add(&mut self, leaf: &LeafElement) {
-        let len = usize::try_from(leaf.data_len.get()).unwrap_or(0).min(XBUFFER);
+        let len = usize::try_from(leaf.data_len.get())
+            .unwrap_or(0)
+            .min(XBUFFER);
         self.count(leaf.base.delete_tid(), ELEMENT);
         self.count(leaf.base.create_tid(), ELEMENT + padded(len));
     }
@@ -117,8 +119,13 @@ impl Histogram {
 /// space, and an element's head and padding are less than half of what it occupies in the tree.
 /// (Deduplicated data can be sent more often than it is stored; then a chunk is longer.)
 pub fn may_exceed(header: &VolumeHeader, split: u64) -> bool {
-    let blocks = header.stat_bigblocks.get().saturating_sub(header.stat_freebigblocks.get());
-    let used = u64::try_from(blocks).unwrap_or(u64::MAX).saturating_mul(BIGBLOCK);
+    let blocks = header
+        .stat_bigblocks
+        .get()
+        .saturating_sub(header.stat_freebigblocks.get());
+    let used = u64::try_from(blocks)
+        .unwrap_or(u64::MAX)
+        .saturating_mul(BIGBLOCK);
     used.saturating_add(used / 2) > split
 }
 

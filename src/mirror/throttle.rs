@@ -163,6 +163,9 @@ pub(crate) mod tests {
             throttle.spent(50);
             burst += 50;
         }
-        assert!(burst <= 300, "{burst} bytes at once after a minute of silence");
+        assert!(
+            burst <= 300,
+            "{burst} bytes at once after a minute of silence"
+        );
     }
 }

@@ -64,7 +64,11 @@ pub struct Asked {
 
 /// The window of a one-way stream of `pfs`. `cycle` is what a cycle file says: a begin TID and
 /// where to go on.
-pub fn one_way(pfs: &SourcePfs, asked: Asked, cycle: Option<(Tid, Option<Resume>)>) -> Result<Window> {
+pub fn one_way(
+    pfs: &SourcePfs,
+    asked: Asked,
+    cycle: Option<(Tid, Option<Resume>)>,
+) -> Result<Window> {
     let end = match asked.end {
         Some(end) if end > pfs.end => {
             return Err(Error::usage(format!(
@@ -76,9 +80,14 @@ pub fn one_way(pfs: &SourcePfs, asked: Asked, cycle: Option<(Tid, Option<Resume>
         None => pfs.end,
     };
     let floor = Tid(pfs.data.sync_beg_tid.get());
-    let begin = asked.begin.or(cycle.map(|(begin, _)| begin)).unwrap_or(floor);
+    let begin = asked
+        .begin
+        .or(cycle.map(|(begin, _)| begin))
+        .unwrap_or(floor);
     // What was sent before began with the file's TID: of no use for an earlier one.
-    let resume = cycle.filter(|(sent, _)| *sent <= begin).and_then(|(_, resume)| resume);
+    let resume = cycle
+        .filter(|(sent, _)| *sent <= begin)
+        .and_then(|(_, resume)| resume);
     if let Some(sent) = resume.and_then(|resume| resume.end)
         && sent > end
     {
@@ -156,7 +165,10 @@ mod tests {
         let window_of = |begin| one_way(&pfs, asked, Some((Tid(begin), Some(resume)))).unwrap();
         assert_eq!(window_of(6).resume, Some(resume));
         assert_eq!(window_of(7).resume, None);
-        assert_eq!(window(0, Some((7, 101))).unwrap_err().class(), Class::Incompatible);
+        assert_eq!(
+            window(0, Some((7, 101))).unwrap_err().class(),
+            Class::Incompatible
+        );
     }
 
     #[test]

@@ -74,12 +74,17 @@ impl<R: Read> Records<R> {
             return Ok(None);
         }
         let wrong = |at, fault: crate::format::Fault| {
-            broken(at, format!("expected {}, found {}", fault.expected, fault.found))
+            broken(
+                at,
+                format!("expected {}, found {}", fault.expected, fault.found),
+            )
         };
         let Some(head) = self.buf[self.held.clone()].first_chunk::<HEAD>() else {
             return Err(self.truncated("a record's head", have));
         };
-        let size = Head::parse(head, self.at).map_err(|f| wrong(self.at, f))?.size();
+        let size = Head::parse(head, self.at)
+            .map_err(|f| wrong(self.at, f))?
+            .size();
         let have = self.fill(padded(size))?;
         if have < padded(size) {
             return Err(self.truncated(&format!("a record of {size} bytes"), have));
@@ -158,7 +163,9 @@ impl<W: Write> Sink<W> {
     pub fn new(out: W, rate: Option<u64>) -> Sink<W> {
         let throttle = rate.map(Throttle::new);
         // Under a ceiling little is gathered, so that a stop is soon obeyed.
-        let gathered = throttle.as_ref().map_or(GATHERED, |t| GATHERED.min(t.portion()));
+        let gathered = throttle
+            .as_ref()
+            .map_or(GATHERED, |t| GATHERED.min(t.portion()));
         Sink {
             out,
             throttle,
@@ -333,7 +340,17 @@ mod tests {
     #[test]
     fn records_come_with_their_offsets() {
         let found = all(&sample()).unwrap();
-        assert_eq!(found, [(0, 316), (320, 85), (408, 80), (488, 96), (584, 24), (608, 24)]);
+        assert_eq!(
+            found,
+            [
+                (0, 316),
+                (320, 85),
+                (408, 80),
+                (488, 96),
+                (584, 24),
+                (608, 24)
+            ]
+        );
     }
 
     #[test]
