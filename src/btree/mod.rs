@@ -1,6 +1,7 @@
 //! Keys to records: search, range cursors, the TID-filtered scan.
 
 pub mod cursor;
+pub mod dump;
 mod path;
 pub mod record;
 pub mod scan;

@@ -8,9 +8,11 @@
 //!   [`asof`] turns a time, a duration or a label into a TID;
 //! * [`dir`], [`file`](mod@file): the contents of one object;
 //! * [`namespace`]: paths to objects; [`walk`]: all objects below one, in order;
-//! * [`list`], [`history`], [`diff`], [`extract`]: what the commands show and copy out.
+//! * [`list`], [`history`], [`diff`], [`extract`] into a [`dest`]: what the commands show and
+//!   copy out.
 
 pub mod asof;
+pub mod dest;
 pub mod diff;
 pub mod dir;
 pub mod extract;

@@ -33,15 +33,31 @@ pub(super) struct Medium {
 }
 
 impl Medium {
-    /// The descriptor for a transfer of `len` bytes at byte `at` of the device. What is too crooked for a direct transfer (a tail, the rest of a transfer
-    /// that was cut short) goes through the page cache.
-    pub fn route(&self, at: u64, len: usize) -> &File {
+    /// The descriptor for a transfer of `len` bytes at byte `at` of the device. A read that is too
+    /// crooked for a direct transfer (a tail, what remains of one that was cut short) goes through
+    /// the page cache; a write never does where others go past it, since the kernel fails the next
+    /// flush when the two meet in a page.
+    pub fn route(&self, at: u64, len: usize, write: bool) -> &File {
         let align = self.align as u64;
         match &self.direct {
-            Some(direct) if at.is_multiple_of(align) && (len as u64).is_multiple_of(align) => {
+            Some(direct)
+                if write || at.is_multiple_of(align) && (len as u64).is_multiple_of(align) =>
+            {
                 direct
             }
             _ => &self.plain,
+        }
+    }
+
+    /// Whether `op` must have the device to itself: a flush, and a crooked read beside which a
+    /// direct write could meet it in a page.
+    pub fn alone(&self, op: &Op) -> bool {
+        match op {
+            Op::Flush => true,
+            Op::Read { buf, .. } => {
+                self.write && self.direct.is_some() && !buf.len().is_multiple_of(self.align)
+            }
+            Op::Write { .. } => false,
         }
     }
 
@@ -104,7 +120,8 @@ pub(super) fn check_range(op: &Op, size: u64, align: usize) -> io::Result<()> {
         return Err(io::Error::new(kind, text));
     };
     let align = align as u64;
-    if !at.is_multiple_of(align) || !(len.is_multiple_of(align) || end == size) {
+    let tail = matches!(op, Op::Read { .. }) && end == size;
+    if !at.is_multiple_of(align) || !(len.is_multiple_of(align) || tail) {
         let text = format!("{len} bytes at {at} are not aligned to {align}");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }

@@ -58,8 +58,8 @@ pub struct Done {
 
 /// A device (or image file): the one interface under everything else.
 pub trait Device: Send {
-    /// Size in bytes. It need not be a multiple of [`Device::align`]: a transfer that ends at the
-    /// very end may have any length.
+    /// Size in bytes. It need not be a multiple of [`Device::align`]: a read that ends at the very
+    /// end may have any length. Writes may not.
     fn size(&self) -> u64;
 
     /// Required alignment of offsets and lengths in bytes (a power of two, at most 4096).
@@ -85,7 +85,8 @@ pub trait Device: Send {
     }
 
     /// Queues an operation. Gives it back when the queue is full: reap, then try again. A flush is
-    /// given back while anything is in flight, and anything while a flush is.
+    /// given back while anything is in flight, and anything while a flush is; so may be a read
+    /// of a crooked tail.
     ///
     /// An operation may begin as late as at the next [`Device::reap`]; `reap(0, …)` begins all
     /// that is queued and does not wait. One that breaks a rule (alignment, range, a write to a

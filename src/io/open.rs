@@ -129,7 +129,9 @@ fn open_medium(path: &Path, name: &str, options: &OpenOptions) -> Result<Medium>
         if options.write && facts.read_only {
             return Err(Error::new(Class::Io, "the device is read-only"));
         }
-        (facts.size, Some(facts.logical_sector))
+        // The kernel gives nothing of a last sector that is not whole.
+        let end = facts.size - facts.size % facts.logical_sector as u64;
+        (end, Some(facts.logical_sector))
     } else {
         (opened.len(), None)
     };

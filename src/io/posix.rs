@@ -33,38 +33,32 @@ impl Posix {
     fn perform(&mut self, op: &mut Op) -> io::Result<()> {
         self.latch.check()?;
         let result = self.medium.check(op).and_then(|()| match op {
-            Op::Read { at, buf } => self.transfer(
-                *at,
-                buf.len(),
-                io::ErrorKind::UnexpectedEof,
-                |file, at, done| file.read_at(&mut buf[done..], at),
-            ),
-            Op::Write { at, buf } => self.transfer(
-                *at,
-                buf.len(),
-                io::ErrorKind::WriteZero,
-                |file, at, done| file.write_at(&buf[done..], at),
-            ),
+            Op::Read { at, buf } => self.transfer(*at, buf.len(), false, |file, at, done| {
+                file.read_at(&mut buf[done..], at)
+            }),
+            Op::Write { at, buf } => self.transfer(*at, buf.len(), true, |file, at, done| {
+                file.write_at(&buf[done..], at)
+            }),
             Op::Flush => self.medium.plain.sync_data(),
         });
         self.medium.settle(&mut self.latch, op, result)
     }
 
-    /// Repeats `call` (descriptor, byte of the file, bytes already done) until all is done; fails
-    /// as `stopped` when it makes no progress.
+    /// Repeats `call` (descriptor, byte of the file, bytes already done) until all is done.
     fn transfer(
         &self,
         at: u64,
         len: usize,
-        stopped: io::ErrorKind,
+        write: bool,
         mut call: impl FnMut(&File, u64, usize) -> io::Result<usize>,
     ) -> io::Result<()> {
         let mut done = 0;
         while done < len {
             let place = at + done as u64;
-            let file = self.medium.route(place, len - done);
+            let file = self.medium.route(place, len - done, write);
             match call(file, self.medium.base + place, done) {
-                Ok(0) => return Err(stopped.into()),
+                Ok(0) if write => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -104,8 +98,12 @@ impl Device for Posix {
     }
 
     fn submit(&mut self, tag: u64, mut op: Op) -> Result<(), Op> {
-        let flushed = matches!(self.ready.first(), Some(Done { op: Op::Flush, .. }));
-        let alone = flushed || matches!(op, Op::Flush);
+        // One that must be alone was accepted as the first, and nothing after it.
+        let held = self
+            .ready
+            .first()
+            .is_some_and(|done| self.medium.alone(&done.op));
+        let alone = held || self.medium.alone(&op);
         if self.ready.len() >= self.depth || (alone && !self.ready.is_empty()) {
             return Err(op);
         }

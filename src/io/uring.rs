@@ -45,8 +45,8 @@ pub(super) struct Uring {
     free: Vec<usize>,
     /// Completed without the kernel.
     ready: Vec<Done>,
-    /// Whether the one operation under way is a flush.
-    flushing: bool,
+    /// Whether the one operation in flight must have the device to itself.
+    alone: bool,
     pool: Arc<Pool>,
     /// Address of each registered slot.
     registered: Vec<usize>,
@@ -96,7 +96,7 @@ impl Uring {
             flights: (0..depth).map(|_| None).collect(),
             free: (0..depth).rev().collect(),
             ready: Vec::new(),
-            flushing: false,
+            alone: false,
             pool,
             registered,
         }
@@ -163,7 +163,6 @@ impl Uring {
             return;
         };
         self.free.push(index);
-        self.flushing = false;
         let result = self.medium.settle(&mut self.latch, &op, result);
         self.ready.push(Done { tag, op, result });
     }
@@ -211,7 +210,7 @@ fn entry(medium: &Medium, registered: &[usize], flight: &mut Flight) -> squeue::
         .slot()
         .filter(|slot| registered.get(usize::from(*slot)).copied() == Some(buf.as_ptr() as usize));
     let place = at + done as u64;
-    let file = medium.route(place, buf.len() - done);
+    let file = medium.route(place, buf.len() - done, write);
     let fd = types::Fd(file.as_raw_fd());
     let place = medium.base + place;
     let rest = &mut buf[done..];
@@ -288,11 +287,12 @@ impl Device for Uring {
     }
 
     fn submit(&mut self, tag: u64, op: Op) -> Result<(), Op> {
-        let flush = matches!(op, Op::Flush);
-        let alone = flush || self.flushing;
-        if self.in_flight() >= self.depth || (alone && self.in_flight() > 0) {
+        let alone = self.medium.alone(&op);
+        let crowded = (alone || self.alone) && self.in_flight() > 0;
+        if self.in_flight() >= self.depth || crowded {
             return Err(op);
         }
+        self.alone = alone;
         let valid = self.latch.check().and_then(|()| {
             let checked = self.medium.check(&op);
             checked.inspect_err(|error| self.latch.note(&op, error))
@@ -305,7 +305,6 @@ impl Device for Uring {
         let Some(index) = self.free.pop() else {
             return Err(op);
         };
-        self.flushing = flush;
         self.flights[index] = Some(Flight {
             tag,
             op,
@@ -326,7 +325,6 @@ impl Device for Uring {
             }
             self.enter(want)?;
         }
-        self.flushing &= self.under_way() > 0;
         out.append(&mut self.ready);
         Ok(())
     }

@@ -6,11 +6,13 @@
 
 mod cache;
 mod disks;
+pub mod fifo;
 pub mod freemap;
 mod live;
 pub mod probe;
 mod runs;
 pub mod undo;
+pub mod usage;
 pub mod view;
 pub mod volumes;
 

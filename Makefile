@@ -1,0 +1,85 @@
+# mallet. `make demo` shows what it does, `make test` proves it. Both work as an ordinary user and
+# need a Rust toolchain (with cargo) and, the first time, crates.io; all output is in target/.
+
+CARGO   ?= cargo
+PREFIX  ?= /usr/local
+DESTDIR ?=
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+
+# How long `make fuzz` runs each target, and how many cases `make soak` gives each random test.
+FUZZ_SECONDS ?= 300
+SOAK_CASES   ?= 20000
+
+.PHONY: all demo test bench fuzz soak doc man install uninstall clean
+
+all:
+	$(CARGO) build --release
+
+# Unpacks a small volume made by DragonFly and reads it in every way there is.
+demo:
+	$(CARGO) build --bin mallet --example unpack
+	TARGET='$(TARGET)' ./demo.sh
+
+# Everything that must hold before a change goes in. Tests on DragonFly-made volumes run where
+# those are found (MALLET_GOLDEN, or ../shared/golden) and say so where they are not.
+test:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) test
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
+
+# Figures with their ratios; see benches/.
+bench:
+	$(CARGO) bench
+
+# Every fuzz target for FUZZ_SECONDS. The corpora also run, bounded, in `make test`.
+fuzz:
+	@$(CARGO) +nightly --version >/dev/null 2>&1 || { \
+		echo "make fuzz needs a nightly compiler: rustup toolchain install nightly" >&2; exit 1; }
+	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { \
+		echo "make fuzz needs cargo-fuzz: cargo install cargo-fuzz" >&2; exit 1; }
+	@set -e; for target in $$($(CARGO) +nightly fuzz list); do \
+		echo "== $$target: $(FUZZ_SECONDS) s"; \
+		$(CARGO) +nightly fuzz run "$$target" -- \
+			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=20; \
+	done
+
+# The random tests again, optimised and with many more cases, and the long ones that `make test`
+# leaves out.
+soak:
+	PROPTEST_CASES=$(SOAK_CASES) MALLET_SOAK=1 $(CARGO) test --release -- --include-ignored
+
+# The library's documentation and the manual pages.
+doc: man
+	$(CARGO) doc --no-deps
+
+man:
+	$(CARGO) run --quiet --bin mallet -- man --all '$(TARGET)/man'
+
+# `make install PREFIX=$$HOME/.local` needs no root.
+install:
+	$(CARGO) build --release --bin mallet
+	install -D -m 755 '$(TARGET)/release/mallet' '$(DESTDIR)$(PREFIX)/bin/mallet'
+	'$(TARGET)/release/mallet' man --all '$(TARGET)/man'
+	install -d '$(DESTDIR)$(PREFIX)/share/man/man1'
+	install -m 644 '$(TARGET)'/man/*.1 '$(DESTDIR)$(PREFIX)/share/man/man1/'
+	install -d '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
+		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions' \
+		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
+	'$(TARGET)/release/mallet' completions bash \
+		> '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/mallet'
+	'$(TARGET)/release/mallet' completions zsh \
+		> '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mallet'
+	'$(TARGET)/release/mallet' completions fish \
+		> '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mallet.fish'
+
+uninstall:
+	rm -f '$(DESTDIR)$(PREFIX)/bin/mallet' \
+		'$(DESTDIR)$(PREFIX)'/share/man/man1/mallet.1 \
+		'$(DESTDIR)$(PREFIX)'/share/man/man1/mallet-*.1 \
+		'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/mallet' \
+		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mallet' \
+		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mallet.fish'
+
+clean:
+	$(CARGO) clean

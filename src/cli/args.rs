@@ -1,0 +1,539 @@
+//! The command line as a value: one definition feeds the parser, the help, the manual and the
+//! completions.
+//!
+//! Names and letters are those of `hammer(8)`. The options of [`Global`] may stand before or after
+//! the command.
+
+use super::asof::{self, AsOf};
+use super::size;
+use super::spec::{self, Spec};
+use crate::format::Tid;
+use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Read, check and mirror DragonFly BSD HAMMER volumes in user space.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "mallet",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    infer_subcommands = false,
+    after_help = SPEC_HELP,
+    after_long_help = concat!(
+        "Naming a file system:\n",
+        "  SPEC is VOL[,VOL...][#PFS]: every volume of one file system, image files or devices in\n",
+        "  any order, and the number or the label of a PFS (the root PFS where none is named).\n",
+        "  VOL is PATH[@OFFSET]; the offset of a volume inside a larger device is in bytes, with k,\n",
+        "  m, g for KiB, MiB, GiB. Paths inside a file system are absolute; name@@0x... is a name\n",
+        "  as of a TID.\n",
+        "\n",
+        "Exit status:\n",
+        "  0 done, 1 other error, 2 usage, 3 wrong or incompatible target, 4 busy, 5 I/O error,\n",
+        "  6 damage found, 7 difference found, 8 too many implied deletes, 9 interrupted,\n",
+        "  10 no space, 11 protocol or link error.\n",
+    ),
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const SPEC_HELP: &str = "SPEC is VOL[,VOL...][#PFS], VOL is PATH[@OFFSET]. More with --help.";
+
+/// Options accepted before and after every command.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Global {
+    /// Say more; repeat for still more.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Say less: no progress, no notes; warnings and errors stay.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub quiet: u8,
+
+    /// One JSON object a line on standard output (on standard error where standard output carries
+    /// a stream or a file).
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// When to show progress; a bar on a terminal, else a line now and then.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        hide_possible_values = false
+    )]
+    pub progress: When,
+
+    /// How to read devices.
+    #[arg(long, global = true, value_enum, value_name = "ENGINE", default_value_t, help_heading = DEVICES)]
+    pub io: Engine,
+
+    /// Whether to read around the host's page cache.
+    #[arg(long, global = true, value_enum, value_name = "HOW", default_value_t, help_heading = DEVICES)]
+    pub direct: Switch,
+
+    /// Memory for metadata, in bytes with k, m, g.
+    #[arg(short = 'C', long, global = true, value_name = "SIZE", value_parser = size::cache, default_value = "64m", help_heading = DEVICES)]
+    pub cache: u64,
+
+    /// Read beside a running writer: takes no lock, and reads as of a committed state.
+    #[arg(long, global = true, help_heading = DEVICES)]
+    pub live: bool,
+
+    /// How long to wait for a lock, in seconds.
+    #[arg(long, global = true, value_name = "SECS", default_value_t = 0, help_heading = DEVICES)]
+    pub lock_wait: u64,
+
+    /// End at the next safe point after so many seconds, with status 9.
+    #[arg(short = 't', global = true, value_name = "SECS")]
+    pub time_limit: Option<u64>,
+
+    /// At most so many bytes per second into a stream, with k, m, g; 0 is no limit.
+    #[arg(short = 'b', global = true, value_name = "RATE", value_parser = size::bytes, help_heading = STREAMS)]
+    pub bandwidth: Option<u64>,
+
+    /// Split a bulk stream into parts of about so many bytes, with k, m, g.
+    #[arg(short = 'S', global = true, value_name = "SIZE", value_parser = size::some_bytes, help_heading = STREAMS)]
+    pub split: Option<u64>,
+
+    /// Do not split.
+    #[arg(short = 'B', global = true, help_heading = STREAMS)]
+    pub no_split: bool,
+
+    /// Keep the position of an interrupted one-way stream in this file.
+    #[arg(short = 'c', global = true, value_name = "FILE", help_heading = STREAMS)]
+    pub cycle: Option<PathBuf>,
+}
+
+const DEVICES: &str = "Devices";
+const STREAMS: &str = "Streams";
+
+impl Global {
+    /// How talkative to be: 0 is usual, below is quiet. `-v` and `-q` cancel each other.
+    pub fn level(&self) -> i32 {
+        i32::from(self.verbose) - i32::from(self.quiet)
+    }
+}
+
+/// When to show progress.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// Where an operation takes more than a moment.
+    #[default]
+    Auto,
+    /// From the start to the end.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// How to read devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// io_uring where the host allows it.
+    #[default]
+    Auto,
+    /// io_uring, or fail.
+    Uring,
+    /// Positioned reads.
+    Posix,
+}
+
+/// Whether to use something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Where the host allows it.
+    #[default]
+    Auto,
+    /// Yes, or fail.
+    On,
+    /// No.
+    Off,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Describe a file system: versions, space per zone, TIDs, UNDO state, PFSs, volumes.
+    Info(InfoArgs),
+    /// Print the B-Tree, in key order, with what is wrong in it.
+    Show(ShowArgs),
+    /// Print the UNDO FIFO.
+    ShowUndo(SpecArgs),
+    /// Print the freemap.
+    Blockmap(SpecArgs),
+    /// Verify a file system without writing to it.
+    Check(CheckArgs),
+    /// List directories.
+    Ls(LsArgs),
+    /// Show what is known of an object.
+    Stat(PathArgs),
+    /// Write a file to standard output.
+    Cat(PathArgs),
+    /// Copy a file or a tree out of a volume.
+    Get(GetArgs),
+    /// List the versions of a file, or of a part of it.
+    History(HistoryArgs),
+    /// List what differs between two TIDs.
+    Diff(DiffArgs),
+    /// Show PFSs.
+    PfsStatus(SpecArgs),
+    /// List snapshots.
+    Snapls(SpecArgs),
+    /// Write a mirroring stream to standard output.
+    MirrorRead(MirrorReadArgs),
+    /// Print the stream on standard input.
+    MirrorDump(MirrorDumpArgs),
+    /// Say what a stream would hold, without reading data.
+    MirrorPlan(MirrorPlanArgs),
+    /// Show a file system's version and what each version means.
+    Version(SpecArgs),
+    /// List the volumes of a file system.
+    VolumeList(SpecArgs),
+    /// Write completions for a shell to standard output.
+    Completions(CompletionsArgs),
+    /// Write a manual page to standard output.
+    Man(ManArgs),
+}
+
+impl Command {
+    /// Its name as typed.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Info(_) => "info",
+            Command::Show(_) => "show",
+            Command::ShowUndo(_) => "show-undo",
+            Command::Blockmap(_) => "blockmap",
+            Command::Check(_) => "check",
+            Command::Ls(_) => "ls",
+            Command::Stat(_) => "stat",
+            Command::Cat(_) => "cat",
+            Command::Get(_) => "get",
+            Command::History(_) => "history",
+            Command::Diff(_) => "diff",
+            Command::PfsStatus(_) => "pfs-status",
+            Command::Snapls(_) => "snapls",
+            Command::MirrorRead(_) => "mirror-read",
+            Command::MirrorDump(_) => "mirror-dump",
+            Command::MirrorPlan(_) => "mirror-plan",
+            Command::Version(_) => "version",
+            Command::VolumeList(_) => "volume-list",
+            Command::Completions(_) => "completions",
+            Command::Man(_) => "man",
+        }
+    }
+
+    /// Whether standard output carries bytes that are not lines of ours, so that events go to
+    /// standard error.
+    pub fn owns_stdout(&self) -> bool {
+        matches!(
+            self,
+            Command::Cat(_) | Command::MirrorRead(_) | Command::Completions(_) | Command::Man(_)
+        )
+    }
+
+    /// Whether standard output carries a stream that is worthless unless complete: a broken pipe
+    /// is an error then.
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Command::MirrorRead(_))
+    }
+}
+
+fn spec() -> ValueParser {
+    OsStringValueParser::new()
+        .try_map(|text: OsString| spec::parse(&text))
+        .into()
+}
+
+/// Arguments of a command on a whole file system or PFS.
+#[derive(Args, Clone, Debug)]
+pub struct SpecArgs {
+    /// The file system.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+}
+
+/// Arguments of `info`.
+#[derive(Args, Clone, Debug)]
+pub struct InfoArgs {
+    /// The file system.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// Draw the freemap, a character a big-block.
+    #[arg(long)]
+    pub map: bool,
+}
+
+/// Arguments of `show`.
+#[derive(Args, Clone, Debug)]
+pub struct ShowArgs {
+    /// The file system.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// Only this localization, hexadecimal: the PFS times 0x10000, plus 1 for inodes, 2 for the
+    /// rest.
+    #[arg(long, value_name = "LO", value_parser = localization)]
+    pub lo: Option<u32>,
+    /// Only this object, hexadecimal.
+    #[arg(long, value_name = "OBJ", value_parser = size::hex)]
+    pub obj: Option<u64>,
+}
+
+fn localization(text: &str) -> Result<u32, String> {
+    u32::try_from(size::hex(text)?).map_err(|_| format!("{text:?} is more than 32 bits"))
+}
+
+/// Arguments of `check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// The file system.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// Read all file data too and verify it.
+    #[arg(long)]
+    pub data: bool,
+    /// Verify that no change is hidden from an incremental mirror.
+    #[arg(long)]
+    pub mirror_tid: bool,
+}
+
+/// Which moment to look at.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AsOfArgs {
+    /// The state at a TID (0x...), a time (RFC 3339), so long ago (2h, 30d), or of a snapshot's
+    /// label.
+    #[arg(long, value_name = "WHEN", value_parser = asof::parse)]
+    pub as_of: Option<AsOf>,
+}
+
+/// Arguments of `ls`.
+#[derive(Args, Clone, Debug)]
+pub struct LsArgs {
+    /// The file system.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// What to list.
+    #[arg(default_value = "/")]
+    pub path: OsString,
+    /// Kind, mode, links, owner, size, time of each.
+    #[arg(short = 'l', long)]
+    pub long: bool,
+    /// With everything below.
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// With the SHA-256 of every file's contents.
+    #[arg(long)]
+    pub sha256: bool,
+    /// When.
+    #[command(flatten)]
+    pub when: AsOfArgs,
+}
+
+/// Arguments of `stat` and `cat`.
+#[derive(Args, Clone, Debug)]
+pub struct PathArgs {
+    /// The file system.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// The object.
+    pub path: OsString,
+    /// When.
+    #[command(flatten)]
+    pub when: AsOfArgs,
+}
+
+/// Arguments of `get`.
+#[derive(Args, Clone, Debug)]
+pub struct GetArgs {
+    /// The file system.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// The file or tree inside it.
+    pub path: OsString,
+    /// Where to put it.
+    pub dest: PathBuf,
+    /// When.
+    #[command(flatten)]
+    pub when: AsOfArgs,
+}
+
+/// Arguments of `history`.
+#[derive(Args, Clone, Debug)]
+pub struct HistoryArgs {
+    /// The file system.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// The object.
+    pub path: OsString,
+}
+
+/// Arguments of `diff`.
+#[derive(Args, Clone, Debug)]
+pub struct DiffArgs {
+    /// The file system.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// The file or tree.
+    #[arg(default_value = "/")]
+    pub path: OsString,
+    /// The earlier state; what --as-of takes.
+    #[arg(long, value_name = "TID", value_parser = asof::parse)]
+    pub from: AsOf,
+    /// The later state; the current one if not given.
+    #[arg(long, value_name = "TID", value_parser = asof::parse)]
+    pub to: Option<AsOf>,
+}
+
+/// Arguments of `mirror-read`.
+#[derive(Args, Clone, Debug)]
+pub struct MirrorReadArgs {
+    /// The source.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// The first TID of the window; everything if not given.
+    #[arg(value_name = "BEGTID", value_parser = size::tid)]
+    pub begin: Option<Tid>,
+    /// The last TID of the window; the last committed one if not given.
+    #[arg(long, value_name = "TID", value_parser = size::tid)]
+    pub end_tid: Option<Tid>,
+}
+
+/// Arguments of `mirror-dump`.
+#[derive(Args, Clone, Debug)]
+pub struct MirrorDumpArgs {
+    /// Print only the stream's first header.
+    #[arg(value_enum)]
+    pub what: Option<DumpWhat>,
+}
+
+/// What of a stream to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DumpWhat {
+    /// The first header.
+    Header,
+}
+
+/// Arguments of `mirror-plan`.
+#[derive(Args, Clone, Debug)]
+pub struct MirrorPlanArgs {
+    /// The source.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// The first TID of the window; everything if not given.
+    #[arg(long, value_name = "TID", value_parser = size::tid)]
+    pub from: Option<Tid>,
+    /// The last TID of the window; the last committed one if not given.
+    #[arg(long, value_name = "TID", value_parser = size::tid)]
+    pub end_tid: Option<Tid>,
+}
+
+/// Arguments of `completions`.
+#[derive(Args, Clone, Debug)]
+pub struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Args, Clone, Debug)]
+pub struct ManArgs {
+    /// The command whose page is wanted; the page of the program if not given.
+    pub command: Option<String>,
+    /// Write every page into this folder instead.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+    pub all: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn read(line: &str) -> Cli {
+        Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"))
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_stand_on_either_side() {
+        for line in [
+            "mallet -v -S 8M -b 1k --json --lock-wait 3 mirror-read a.img 0x10",
+            "mallet mirror-read -v -S 8M -b 1k --json --lock-wait 3 a.img 0x10",
+            "mallet mirror-read a.img 0x10 -v -S 8M -b 1k --json --lock-wait 3",
+            "mallet -v -S8M mirror-read a.img -b 1k 0x10 --json --lock-wait=3",
+        ] {
+            let cli = read(line);
+            let global = &cli.global;
+            assert_eq!(
+                (
+                    global.level(),
+                    global.split,
+                    global.bandwidth,
+                    global.json,
+                    global.lock_wait
+                ),
+                (1, Some(8 << 20), Some(1024), true, 3),
+                "{line}"
+            );
+            assert!(matches!(cli.command, Command::MirrorRead(a) if a.begin == Some(Tid(16))));
+        }
+    }
+
+    #[test]
+    fn verbose_and_quiet_cancel() {
+        assert_eq!(read("mallet -vv version a").global.level(), 2);
+        assert_eq!(read("mallet -v version -q a").global.level(), 0);
+        assert_eq!(read("mallet version -q a").global.level(), -1);
+    }
+
+    #[test]
+    fn names_agree() {
+        let known: Vec<String> = Cli::command()
+            .get_subcommands()
+            .map(|c| c.get_name().to_owned())
+            .collect();
+        for line in [
+            "info a",
+            "show a",
+            "show-undo a",
+            "blockmap a",
+            "check a",
+            "ls a",
+            "stat a /",
+            "cat a /f",
+            "get a / d",
+            "history a /f",
+            "diff a --from 0x1",
+            "pfs-status a",
+            "snapls a",
+            "mirror-read a",
+            "mirror-dump",
+            "mirror-plan a",
+            "version a",
+            "volume-list a",
+            "completions bash",
+            "man",
+        ] {
+            let name = read(&format!("mallet {line}")).command.name();
+            assert_eq!(Some(name), line.split(' ').next());
+            assert!(known.iter().any(|k| k == name));
+        }
+        assert_eq!(known.len(), 20);
+    }
+}
