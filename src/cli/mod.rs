@@ -17,6 +17,7 @@ pub mod manual;
 pub mod mirror;
 pub mod open;
 pub mod pfs;
+pub mod pfsd;
 pub mod record;
 pub mod show;
 pub mod size;
@@ -91,7 +92,7 @@ fn run(command: &Command, cx: &Context) -> Outcome {
         Command::Snapls(args) => pfs::snapshots(args, cx),
         Command::MirrorRead(args) => mirror::read(args, cx),
         Command::MirrorDump(args) => mirror::dump(args, cx),
-        Command::MirrorPlan(args) => mirror::plan(args, cx),
+        Command::MirrorPlan(args) => mirror::planned(args, cx),
         Command::Completions(args) => manual::completions(args, cx),
         Command::Man(args) => manual::man(args, cx),
     }

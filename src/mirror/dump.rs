@@ -63,7 +63,7 @@ impl Grammar {
                 return Err(broken(at, format!("PFSD of version {version}, not 1")));
             }
             (State::Between, Body::Term) => State::Over,
-            (State::Bulk, Body::Term) => {
+            (State::Opening | State::Bulk, Body::Term) => {
                 self.unsynced += 1;
                 self.stopped = true;
                 State::Over
@@ -93,7 +93,7 @@ impl Grammar {
             (state, body) => {
                 let expected = match state {
                     State::Between => "the PFSD of a batch or TERM",
-                    State::Opening => "the second PFSD of a batch",
+                    State::Opening => "the second PFSD of a batch or TERM",
                     State::Bulk => "REC, PASS, SKIP, SYNC, IDLE or TERM",
                     State::Over => "the end of the bytes behind TERM",
                 };
@@ -306,7 +306,9 @@ mod tests {
         for words in ["term", "pfsd pfsd sync term", "pfsd pfsd skip 9 sync term"] {
             assert!(!dump(&stream(words)).unwrap().1, "{words}");
         }
-        assert!(dump(&stream("pfsd pfsd 1 term")).unwrap().1, "stopped");
+        for words in ["pfsd term", "pfsd pfsd term", "pfsd pfsd 1 term"] {
+            assert!(dump(&stream(words)).unwrap().1, "{words}: stopped");
+        }
     }
 
     #[test]

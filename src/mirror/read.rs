@@ -45,11 +45,11 @@ pub enum Event<'a> {
         /// Bytes that it counted.
         total: u64,
     },
-    /// A batch begins. `estimate`: its bytes as the prescan counted them.
+    /// A batch begins.
     Batch {
         /// Its window.
         window: Window,
-        /// Bytes, if the transfer is split.
+        /// Its bytes as the prescan counted them, if there was one.
         estimate: Option<u64>,
     },
     /// There is no work in the batch.
@@ -64,7 +64,7 @@ pub enum Event<'a> {
 pub struct Edge<'a> {
     /// Time, for the bandwidth ceiling.
     pub clock: &'a mut dyn Clock,
-    /// Told at every safe point. An error of class `Interrupted` ends the stream there, properly.
+    /// Told at every safe point. An error of class `Interrupted` ends the stream there, with TERM.
     pub progress: &'a mut dyn Progress,
     /// Told what happens.
     pub events: &'a mut dyn FnMut(&Event<'_>),
@@ -112,7 +112,7 @@ impl<W: Write> Output for Sink<W> {
                     Some(_) => CRC_ERROR | DATA_CRC_BAD,
                     None => 0,
                 };
-                self.record(Kind::Record as u32 | flags, leaf.as_bytes(), Some(data));
+                self.record(Kind::Record as u32 | flags, leaf.as_bytes(), data.as_ref());
             }
         }
         Ok(())
@@ -173,14 +173,14 @@ impl Counts {
     }
 }
 
-/// Where a stream was stopped on request.
+/// Where a stream was stopped before its end, between two records.
 #[derive(Debug)]
 pub struct Stop {
     /// The window of the batch.
     pub window: Window,
     /// Every key below was sent.
     pub key: Key,
-    /// Who wanted it.
+    /// Why: an error of class `Interrupted` (on request) or `Expired` (a writer was too fast).
     pub why: Error,
 }
 
@@ -217,7 +217,7 @@ pub fn run<F: Fetch + ?Sized>(
         total: None,
     };
     loop {
-        match session.next() {
+        match session.action() {
             Action::Send(message) => {
                 run.report.counts.stream_bytes += message.stream_bytes();
                 run.out.message(&message)?;
@@ -228,7 +228,7 @@ pub fn run<F: Fetch + ?Sized>(
             }
             Action::Plan => match run.windows(fetch) {
                 Ok(windows) => session.plan(windows),
-                Err(why) if why.class() == Class::Interrupted => {
+                Err(why) if is_stop(&why) => {
                     run.stop(request.window, Key::pfs_min(request.pfs.id), why);
                     session.plan([]);
                 }
@@ -269,7 +269,6 @@ impl Run<'_, '_> {
         };
         let long = split::may_exceed(fetch.header(), split);
         if window.is_empty() || window.resume.is_some() || !long || self.is_idle(fetch, &window)? {
-            self.estimates = Some(Vec::new().into_iter());
             return Ok(whole);
         }
         (self.edge.events)(&Event::Prescan(split));
@@ -339,10 +338,7 @@ impl Run<'_, '_> {
 
     /// Sends the records of one batch.
     fn batch<F: Fetch + ?Sized>(&mut self, fetch: &mut F, window: Window) -> Result<Ended> {
-        let estimate = match &mut self.estimates {
-            Some(estimates) => Some(estimates.next().unwrap_or(0)),
-            None => None,
-        };
+        let estimate = self.estimates.as_mut().and_then(Iterator::next);
         (self.edge.events)(&Event::Batch { window, estimate });
         if self.is_idle(fetch, &window)? {
             (self.edge.events)(&Event::NoWork);
@@ -355,41 +351,59 @@ impl Run<'_, '_> {
 
     fn records<F: Fetch + ?Sized>(&mut self, fetch: &mut F, window: Window) -> Result<Ended> {
         let mut source = Source::new(self.request.pfs.id, window, self.out.wants_data());
-        let (mut gaps, mut object, mut quiet) = (false, 0, RECORDS);
-        loop {
-            let step = source.wants_step(fetch);
-            quiet += 1;
-            if step || quiet > RECORDS {
-                quiet = 0;
-                match self.tell(object) {
-                    Ok(()) => {}
-                    Err(why) if why.class() == Class::Interrupted => {
-                        self.stop(window, source.position(), why);
-                        return Ok(Ended::Stopped);
-                    }
-                    Err(error) => return Err(error),
-                }
+        let mut gaps = false;
+        match self.drain(fetch, &window, &mut source, &mut gaps) {
+            Ok(()) => {}
+            Err(why) if is_stop(&why) => {
+                self.stop(window, source.position(), why);
+                return Ok(Ended::Stopped);
             }
-            if step {
-                source.step(fetch)?;
-                continue;
-            }
-            let Some(item) = source.take(fetch)? else {
-                break;
-            };
-            object = item.object();
-            self.report.counts.item(&item, &window);
-            if let Some(damage) = item.damage() {
-                gaps |= matches!(item, Item::Skip { .. });
-                self.report.damage.add(damage);
-                (self.edge.events)(&Event::Damage(damage));
-            }
-            self.out.item(&item)?;
-            self.out.flush(self.edge.clock, false)?;
+            Err(error) => return Err(error),
         }
         Ok(match gaps && !self.request.accept_damage {
             true => Ended::Gaps,
             false => Ended::Complete,
         })
     }
+
+    /// Sends everything that `source` gives; `gaps` is set if that is not everything there is.
+    fn drain<F: Fetch + ?Sized>(
+        &mut self,
+        fetch: &mut F,
+        window: &Window,
+        source: &mut Source,
+        gaps: &mut bool,
+    ) -> Result<()> {
+        let (mut object, mut quiet) = (0, RECORDS);
+        loop {
+            let step = source.wants_step(fetch);
+            quiet += 1;
+            if step || quiet > RECORDS {
+                quiet = 0;
+                self.tell(object)?;
+            }
+            if step {
+                source.step(fetch)?;
+                continue;
+            }
+            let Some(item) = source.take(fetch)? else {
+                return Ok(());
+            };
+            object = item.object();
+            self.report.counts.item(&item, window);
+            if let Some(damage) = item.damage() {
+                *gaps |= matches!(item, Item::Skip { .. });
+                self.report.damage.add(damage);
+                (self.edge.events)(&Event::Damage(damage));
+            }
+            self.out.item(&item)?;
+            self.out.flush(self.edge.clock, false)?;
+        }
+    }
+}
+
+/// Whether an error ends a stream properly, at the last record sent: a stop on request, or a view
+/// that a writer has overtaken.
+fn is_stop(error: &Error) -> bool {
+    matches!(error.class(), Class::Interrupted | Class::Expired)
 }

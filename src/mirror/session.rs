@@ -130,7 +130,7 @@ impl Session {
     }
 
     /// What to do next.
-    pub fn next(&mut self) -> Action {
+    pub fn action(&mut self) -> Action {
         match self.state {
             State::Hello => {
                 self.state = match self.windows.is_empty() {
@@ -205,7 +205,7 @@ mod tests {
         let mut session = Session::one_way(pfs, Tid(90));
         let mut said = String::new();
         for _ in 0..100 {
-            match session.next() {
+            match session.action() {
                 Action::Send(Message::Pfsd(pfs)) => {
                     let (begin, end) = (pfs.sync_beg_tid.get(), pfs.sync_end_tid.get());
                     said += &format!("pfsd {begin}-{end} ");

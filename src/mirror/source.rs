@@ -25,8 +25,8 @@ pub enum Item {
     Record {
         /// The element as sent: a deletion behind the window's end is taken back.
         leaf: LeafElement,
-        /// Its data, exactly `data_len` bytes; empty in a source without data.
-        data: Bytes,
+        /// Its data, exactly `data_len` bytes; `None` in a source without data.
+        data: Option<Bytes>,
         /// Why the record is flagged; what `data` is then, [`What`] says.
         damage: Option<Box<Damage>>,
     },
@@ -221,15 +221,20 @@ impl Source {
                 }
             }
             Planned::Record(leaf) => {
-                self.resolved = leaf.base.key();
-                match self.with_data {
-                    true => self.with_its_data(fetch, leaf)?,
-                    false => Item::Record {
+                let item = match self.with_data {
+                    true => self.with_its_data(fetch, leaf),
+                    false => Ok(Item::Record {
                         leaf: sendable(leaf),
-                        data: Bytes::zeroed(0),
+                        data: None,
                         damage: None,
-                    },
+                    }),
+                };
+                match item {
+                    Ok(_) => self.resolved = leaf.base.key(),
+                    // It was not given out: a continuation begins with it.
+                    Err(_) => self.queue.push_front(Planned::Record(leaf)),
                 }
+                item?
             }
         }))
     }
@@ -263,7 +268,7 @@ impl Source {
         Ok(Item::Record {
             damage: what.map(|(what, text)| Box::new(Damage::record(&leaf, what, text))),
             leaf: sendable(leaf),
-            data: bytes,
+            data: Some(bytes),
         })
     }
 

@@ -1,8 +1,11 @@
 //! Which TIDs a stream is about (mirroring.md §2.3, §4.5).
 
+use crate::btree::{Scan, Step};
 use crate::error::{Class, Error, Result};
 use crate::format::record::PfsData;
 use crate::format::{Key, Offset, Tid};
+use crate::fs::pfs::Pfs;
+use crate::progress::{Progress, Status};
 use crate::store::Fetch;
 
 /// The TIDs that a batch covers, both ends inclusive, and what an earlier batch did of it.
@@ -44,6 +47,16 @@ pub struct SourcePfs {
     pub end: Tid,
 }
 
+impl From<&Pfs> for SourcePfs {
+    fn from(pfs: &Pfs) -> SourcePfs {
+        SourcePfs {
+            id: pfs.id,
+            data: pfs.data,
+            end: pfs.sync_end,
+        }
+    }
+}
+
 impl SourcePfs {
     /// The record as a stream tells it: with `end` as its end.
     pub fn told(&self, end: Tid) -> PfsData {
@@ -51,6 +64,31 @@ impl SourcePfs {
         data.sync_end_tid.set(end.0);
         data
     }
+}
+
+/// The last TID that a stream of PFS `pfs` may speak of while somebody writes to the volume: the
+/// newest one found in the view at or after `begin`, else the one before `begin`. What the header
+/// says next comes before it is irrevocable, and other PFSs' TIDs say nothing about this one.
+pub fn newest<F: Fetch + ?Sized>(
+    fetch: &mut F,
+    pfs: u16,
+    begin: Tid,
+    progress: &mut dyn Progress,
+) -> Result<Tid> {
+    let mut newest = Tid(begin.0.saturating_sub(1));
+    let mut scan = Scan::new(Key::pfs_min(pfs), Key::pfs_max(pfs), begin);
+    let mut status = Status::default();
+    while let Some(step) = scan.next(fetch)? {
+        let Step::Leaf(leaf) = step else { continue };
+        for element in leaf.elements() {
+            let tids = element.base.create_tid().max(element.base.delete_tid());
+            newest = newest.max(tids);
+            status.object = element.base.obj_id.get();
+        }
+        status.items += 1;
+        progress.at(&status)?;
+    }
+    Ok(newest)
 }
 
 /// What the user says about the window.

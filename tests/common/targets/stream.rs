@@ -2,14 +2,26 @@
 
 use mallet::format::crc::crc32;
 use mallet::format::mrecord::{self, Body, HEAD, Head, RECORD_MAX, padded};
+use mallet::mirror::dump::{Dump, Text};
 use std::hint::black_box;
 
 /// A stream as it comes, and with every record's sum put right.
 pub fn stream(data: &[u8]) {
     walk(data);
+    dump(data);
     let mut repaired = data.to_vec();
     repair(&mut repaired);
     walk(&repaired);
+    dump(&repaired);
+}
+
+/// As `mirror-dump` reads it: to the end or to an error.
+fn dump(stream: &[u8]) {
+    let mut dump = Dump::new(stream);
+    while let Ok(Some(record)) = dump.next() {
+        assert!(record.at as usize + record.bytes.len() <= stream.len());
+        black_box(Text(&record.body).to_string());
+    }
 }
 
 fn walk(stream: &[u8]) {
