@@ -361,8 +361,12 @@ pub struct GetArgs {
     pub spec: Spec,
     /// The file or tree inside it.
     pub path: OsString,
-    /// Where to put it.
+    /// Where to put it: a tree's contents into this folder, which is made if need be; a file under
+    /// this name, or into this folder.
     pub dest: PathBuf,
+    /// Replace files that are there already.
+    #[arg(short = 'F', long)]
+    pub force: bool,
     /// When.
     #[command(flatten)]
     pub when: AsOfArgs,

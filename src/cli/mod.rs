@@ -15,6 +15,7 @@ pub mod history;
 pub mod json;
 pub mod manual;
 pub mod mirror;
+pub mod moment;
 pub mod open;
 pub mod pfs;
 pub mod pfsd;

@@ -4,6 +4,8 @@
 //! directory to the next with `O_NOFOLLOW`: no `..`, no absolute path, no symlink (not even one
 //! that was there before, or that somebody puts there meanwhile) takes a write outside. Files are
 //! made anew, never opened: an existing one is left alone, or removed first.
+//!
+//! Errors do not say the path: the caller, who gave it, does.
 
 use super::dir::name_is_valid;
 use super::list::Attributes;
@@ -82,14 +84,14 @@ impl Dest {
         match mkdirat(parent, os(name), Mode::S_IRWXU) {
             Ok(()) => return Ok(()),
             Err(Errno::EEXIST) => {}
-            Err(e) => return Err(failed(path, e)),
+            Err(e) => return Err(failed(e)),
         }
         match openat(parent, os(name), DIRECTORY, Mode::empty()) {
             Ok(_) => Ok(()),
             Err(Errno::ENOTDIR | Errno::ELOOP) => {
                 self.make(path, |parent, name| mkdirat(parent, name, Mode::S_IRWXU))
             }
-            Err(e) => Err(failed(path, e)),
+            Err(e) => Err(failed(e)),
         }
     }
 
@@ -105,7 +107,7 @@ impl Dest {
     /// Makes the symlink `path`. Where it leads is no concern of ours: nothing follows it.
     pub fn symlink(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
         if target.is_empty() || target.contains(&0) {
-            let text = format!("{}: no target for a symlink here", show(target));
+            let text = format!("{:?} is no target for a symlink here", show(target));
             return Err(Error::new(Class::Other, text));
         }
         self.make(path, |parent, name| symlinkat(os(target), parent, name))
@@ -148,7 +150,7 @@ impl Dest {
             return fchown(&dir, uid, gid)
                 .and_then(|()| fchmod(&dir, mode))
                 .and_then(|()| futimens(&dir, &atime, &mtime))
-                .map_err(|e| failed(path, e));
+                .map_err(failed);
         }
         let (parent, name) = self.parent(path)?;
         let name = os(name);
@@ -161,17 +163,17 @@ impl Dest {
         fchownat(parent, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
             .and_then(|()| chmod())
             .and_then(|()| utimensat(parent, name, &atime, &mtime, nofollow))
-            .map_err(|e| failed(path, e))
+            .map_err(failed)
     }
 
     /// As [`Dest::finish`], for a file that is still open.
-    pub fn finish_file(&self, path: &[u8], file: &File, attributes: &Attributes) -> Result<()> {
+    pub fn finish_file(&self, file: &File, attributes: &Attributes) -> Result<()> {
         let (uid, gid) = self.owner.given(attributes);
         let (atime, mtime) = (time(attributes.atime_us), time(attributes.mtime_us));
         fchown(file, uid, gid)
             .and_then(|()| fchmod(file, self.mode(attributes)))
             .and_then(|()| futimens(file, &atime, &mtime))
-            .map_err(|e| failed(path, e))
+            .map_err(failed)
     }
 
     fn mode(&self, attributes: &Attributes) -> Mode {
@@ -199,19 +201,20 @@ impl Dest {
         let mut made = make(parent, name);
         if let Err(Errno::EEXIST) = made {
             if existing == Existing::Keep {
-                let text = format!("{}: is there already, and stays as it is", show(path));
-                return Err(Error::new(Class::Other, text));
+                return Err(Error::new(
+                    Class::Other,
+                    "it is there already, and stays as it is",
+                ));
             }
             unlinkat(parent, name, UnlinkatFlags::NoRemoveDir).map_err(|e| match e {
                 Errno::EISDIR | Errno::EPERM => {
-                    let text = format!("{}: a directory is in the way", show(path));
-                    Error::new(Class::Other, text)
+                    Error::new(Class::Other, "a directory is in the way")
                 }
-                e => failed(path, e),
+                e => failed(e),
             })?;
             made = make(parent, name);
         }
-        made.map_err(|e| failed(path, e))
+        made.map_err(failed)
     }
 
     /// The open directory that `path` lies in, and its last name.
@@ -228,11 +231,14 @@ impl Dest {
     /// Opens the directory `path`, name by name.
     fn walk(&self, path: &[u8]) -> Result<OwnedFd> {
         let root = self.root.as_fd().try_clone_to_owned();
-        let mut here = root.map_err(|e| Error::io(show(path), e))?;
+        let mut here = root.map_err(|e| Error::io("the host refuses", e))?;
         for name in path.split(|b| *b == b'/').filter(|_| !path.is_empty()) {
             check(name)?;
             here = openat(&here, os(name), DIRECTORY, Mode::empty()).map_err(|e| {
-                let text = format!("{}, on the way to {}", show(name), show(path));
+                let text = format!(
+                    "the host refuses {:?} as a directory on the way",
+                    show(name)
+                );
                 Error::io(text, e.into())
             })?;
         }
@@ -281,8 +287,8 @@ fn os(name: &[u8]) -> &OsStr {
     OsStr::from_bytes(name)
 }
 
-fn failed(path: &[u8], errno: Errno) -> Error {
-    Error::io(show(path), io::Error::from(errno))
+fn failed(errno: Errno) -> Error {
+    Error::io("the host refuses", io::Error::from(errno))
 }
 
 /// Microseconds since 1970 as the host wants them.
@@ -324,7 +330,7 @@ mod tests {
         dest.directory(b"d").expect("a directory");
         let mut file = dest.file(b"d/f").expect("a file");
         file.write_all(b"text").expect("space");
-        dest.finish_file(b"d/f", &file, &attributes(ObjType::File, 0o640))
+        dest.finish_file(&file, &attributes(ObjType::File, 0o640))
             .expect("finished");
         dest.hard_link(b"d/f", b"g").expect("a link");
         dest.symlink(b"d/s", b"../../etc").expect("a symlink");

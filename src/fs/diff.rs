@@ -11,6 +11,7 @@ use super::{Inode, symlink_target};
 use crate::error::{Error, Result};
 use crate::format::Tid;
 use crate::format::record::ObjType;
+use crate::progress::Status;
 use crate::store::Fetch;
 use std::cmp::Ordering;
 
@@ -112,13 +113,13 @@ impl Diff {
         }
     }
 
-    /// The next difference; `None` at the end. `looked_at` is raised by every object compared.
+    /// The next difference; `None` at the end. `status` counts the objects compared.
     ///
     /// What is damaged or unreadable is part of a difference; an error is one of the whole view.
     pub fn next<F: Fetch + ?Sized>(
         &mut self,
         fetch: &mut F,
-        looked_at: &mut u64,
+        status: &mut Status,
     ) -> Result<Option<Difference>> {
         loop {
             self.from.fill(fetch)?;
@@ -144,7 +145,7 @@ impl Diff {
                 Ordering::Less => None,
                 _ => self.to.ahead.take(),
             };
-            *looked_at += 1;
+            status.items += 1;
             if let Some(difference) = compare(fetch, from, to)? {
                 return Ok(Some(difference));
             }

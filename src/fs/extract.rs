@@ -143,7 +143,9 @@ impl Copy<'_> {
             match visit {
                 Visit::Object(found) => self.found(fetch, found)?,
                 Visit::Leave { path, inode } => self.leave(&path, &inode)?,
-                Visit::Trouble { path, error } => self.lost(&path, error)?,
+                Visit::Trouble { path, error } => {
+                    self.lost(path.strip_prefix(b"/").unwrap_or(&path), error)?;
+                }
             }
         }
         Ok(())
@@ -158,7 +160,7 @@ impl Copy<'_> {
         self.status.object = found.id.obj;
         self.progress.at(&self.status)?;
         if let Some(error) = found.error {
-            return self.lost(&found.path, error);
+            return self.lost(path, error);
         }
         let Some(inode) = found.inode else {
             return Ok(());
@@ -225,7 +227,7 @@ impl Copy<'_> {
             Some(ObjType::File) => {
                 let mut file = self.dest.file(path)?;
                 self.contents(fetch, path, inode, &mut file)?;
-                self.dest.finish_file(path, &file, attributes)?;
+                self.dest.finish_file(&file, attributes)?;
                 self.report.files += 1;
             }
             Some(ObjType::Symlink) => {
@@ -285,7 +287,7 @@ impl Copy<'_> {
         inode: &Inode,
         file: &mut File,
     ) -> Result<()> {
-        let host = |e| Error::io(show(path), e);
+        let host = |e| Error::io("the host refuses", e);
         // First the size: a file that cannot be that long is not begun.
         file.set_len(inode.size()).map_err(host)?;
         let mut reader = Reader::new(inode, self.asof);
@@ -332,7 +334,7 @@ impl Copy<'_> {
             Class::Damage => self.report.damaged += 1,
             Class::Io | Class::Other | Class::Usage => {}
             // Out of space, interrupted, a view that is gone: what follows would fail as well.
-            _ => return Err(error),
+            _ => return Err(error.context(show(path))),
         }
         self.report.problems += 1;
         (self.problem)(path, &error);

@@ -103,7 +103,7 @@ pub fn resolve<F: Fetch + ?Sized>(
         follow_last: last == Final::Follow || path.ends_with(b"/"),
     };
     let result = way.walk(fetch);
-    result.map_err(|e| e.context(show(path)))
+    result.map_err(|e| e.context(format_args!("{} in PFS {}", show(path), tree.pfs)))
 }
 
 fn components(path: &[u8]) -> VecDeque<Vec<u8>> {
@@ -220,10 +220,10 @@ fn entry<F: Fetch + ?Sized>(
 }
 
 fn not_found(name: &[u8], asof: Tid) -> Error {
-    let name = show(name);
+    let name = String::from_utf8_lossy(name);
     let text = match asof {
-        Tid::MAX => format!("there is no {name}"),
-        tid => format!("there is no {name} as of {tid}"),
+        Tid::MAX => format!("there is no {name:?}"),
+        tid => format!("there is no {name:?} as of {tid}"),
     };
     Error::new(Class::Other, text)
 }

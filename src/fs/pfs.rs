@@ -48,30 +48,83 @@ impl Pfs {
     }
 }
 
-/// All pseudo file systems with a current record, destroyed ones too, by number; PFS 0 always.
-pub fn all<F: Fetch + ?Sized>(fetch: &mut F) -> Result<Vec<Pfs>> {
-    let mut cursor = btree::AsOf::new(record_key(0), record_key(u16::MAX), Tid::MAX);
-    let mut leaves = Vec::new();
-    while let Some(leaf) = cursor.next(fetch)? {
-        if let Some(id) = number(leaf.base.key.get()) {
-            leaves.push((id, leaf));
+/// The current PFS records' leaf elements by PFS number, and what follows from them.
+struct Records {
+    leaves: Vec<(u16, LeafElement)>,
+    /// The effective end of every master.
+    end: Tid,
+}
+
+impl Records {
+    fn read<F: Fetch + ?Sized>(fetch: &mut F) -> Result<Records> {
+        let mut cursor = btree::AsOf::new(record_key(0), record_key(u16::MAX), Tid::MAX);
+        let mut leaves = Vec::new();
+        while let Some(leaf) = cursor.next(fetch)? {
+            if let Some(id) = number(leaf.base.key.get()) {
+                leaves.push((id, leaf));
+            }
+        }
+        let end = masters_end(fetch, leaves.iter().map(|(_, leaf)| leaf))?;
+        Ok(Records { leaves, end })
+    }
+
+    fn has_root(&self) -> bool {
+        self.leaves.first().is_some_and(|(id, _)| *id == 0)
+    }
+
+    /// The PFS of one record.
+    fn pfs<F: Fetch + ?Sized>(&self, fetch: &mut F, id: u16, leaf: LeafElement) -> Result<Pfs> {
+        let data = data(fetch, id, &leaf)?;
+        Ok(Pfs {
+            id,
+            data,
+            leaf: Some(leaf),
+            sync_end: match data.is_slave() {
+                true => data.sync_end_tid(),
+                false => self.end,
+            },
+        })
+    }
+
+    /// PFS 0 where it has no record.
+    fn default_root<F: Fetch + ?Sized>(&self, fetch: &F) -> Pfs {
+        Pfs {
+            id: 0,
+            data: PfsData::default_for(fetch.header().fsid),
+            leaf: None,
+            sync_end: self.end,
         }
     }
-    let end = masters_end(fetch, leaves.iter().map(|(_, leaf)| leaf))?;
-    let mut table = Vec::with_capacity(leaves.len() + 1);
-    if leaves.first().is_none_or(|(id, _)| *id != 0) {
-        table.push(default_root(fetch, end));
+
+    fn all<F: Fetch + ?Sized>(&self, fetch: &mut F) -> Result<Vec<Pfs>> {
+        let mut table = Vec::with_capacity(self.leaves.len() + 1);
+        if !self.has_root() {
+            table.push(self.default_root(fetch));
+        }
+        for (id, leaf) in &self.leaves {
+            table.push(self.pfs(fetch, *id, *leaf)?);
+        }
+        Ok(table)
     }
-    for (id, leaf) in leaves {
-        table.push(read(fetch, id, leaf, end)?);
+
+    /// The PFS of this number, destroyed or not; no other record is read.
+    fn one<F: Fetch + ?Sized>(&self, fetch: &mut F, id: u16) -> Result<Option<Pfs>> {
+        match self.leaves.iter().find(|(other, _)| *other == id) {
+            Some((_, leaf)) => self.pfs(fetch, id, *leaf).map(Some),
+            None => Ok((id == 0).then(|| self.default_root(fetch))),
+        }
     }
-    Ok(table)
+}
+
+/// All pseudo file systems with a current record, destroyed ones too, by number; PFS 0 always.
+pub fn all<F: Fetch + ?Sized>(fetch: &mut F) -> Result<Vec<Pfs>> {
+    Records::read(fetch)?.all(fetch)
 }
 
 /// PFS `id`; `None` if it does not exist or was destroyed.
 pub fn load<F: Fetch + ?Sized>(fetch: &mut F, id: u16) -> Result<Option<Pfs>> {
-    let table = all(fetch)?;
-    Ok(table.into_iter().find(|p| p.id == id && !p.is_deleted()))
+    let pfs = Records::read(fetch)?.one(fetch, id)?;
+    Ok(pfs.filter(|pfs| !pfs.is_deleted()))
 }
 
 /// What PFS `id`'s record says; `None` if it has none or was destroyed. Cheaper than [`load`]: the
@@ -89,7 +142,18 @@ pub fn record<F: Fetch + ?Sized>(fetch: &mut F, id: u16) -> Result<Option<PfsDat
 /// A PFS that does not exist or was destroyed, and a label that several carry, are errors of class
 /// `Usage` that say what there is.
 pub fn find<F: Fetch + ?Sized>(fetch: &mut F, name: &str) -> Result<Pfs> {
-    select(all(fetch)?, name)
+    let records = Records::read(fetch)?;
+    // Damage to the record of one PFS does not keep the others from being found by number.
+    if let Some(pfs) = name
+        .parse()
+        .ok()
+        .map(|id| records.one(fetch, id))
+        .transpose()?
+        .flatten()
+    {
+        return select(vec![pfs], name);
+    }
+    select(records.all(fetch)?, name)
 }
 
 fn select(table: Vec<Pfs>, name: &str) -> Result<Pfs> {
@@ -130,12 +194,7 @@ fn describe(pfs: &Pfs) -> String {
 
 /// The newest committed TID: what a master's effective `sync_end_tid` is.
 pub fn committed_end<F: Fetch + ?Sized>(fetch: &mut F) -> Result<Tid> {
-    let mut cursor = btree::AsOf::new(record_key(0), record_key(u16::MAX), Tid::MAX);
-    let mut leaves = Vec::new();
-    while let Some(leaf) = cursor.next(fetch)? {
-        leaves.push(leaf);
-    }
-    masters_end(fetch, leaves.iter())
+    Ok(Records::read(fetch)?.end)
 }
 
 /// `max(vol0_next_tid, mirror_tid of the root node, TIDs of PFS records)` (mirroring.md §2.3).
@@ -152,28 +211,6 @@ fn masters_end<'a, F: Fetch + ?Sized>(
 fn data<F: Fetch + ?Sized>(fetch: &mut F, id: u16, leaf: &LeafElement) -> Result<PfsData> {
     let bytes = good_data(fetch, leaf).map_err(|e| e.context(format!("record of PFS {id}")))?;
     Ok(PfsData::from_bytes(&bytes))
-}
-
-fn read<F: Fetch + ?Sized>(fetch: &mut F, id: u16, leaf: LeafElement, end: Tid) -> Result<Pfs> {
-    let data = data(fetch, id, &leaf)?;
-    Ok(Pfs {
-        id,
-        data,
-        leaf: Some(leaf),
-        sync_end: match data.is_slave() {
-            true => data.sync_end_tid(),
-            false => end,
-        },
-    })
-}
-
-fn default_root<F: Fetch + ?Sized>(fetch: &F, end: Tid) -> Pfs {
-    Pfs {
-        id: 0,
-        data: PfsData::default_for(fetch.header().fsid),
-        leaf: None,
-        sync_end: end,
-    }
 }
 
 /// The key of PFS `id`'s record.

@@ -1,6 +1,8 @@
 //! What the integration tests share.
 #![allow(dead_code)]
 
+pub mod build;
 pub mod golden;
 pub mod program;
+pub mod raw;
 pub mod streams;
