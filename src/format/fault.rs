@@ -79,6 +79,8 @@ rules! {
     NodeType => "node-type",
     /// A node's element count.
     NodeCount => "node-count",
+    /// A node has one place in the tree.
+    NodeShared => "node-shared",
     /// A node's parent pointer.
     NodeParent => "node-parent",
     /// Elements in strictly ascending order.
@@ -105,7 +107,7 @@ rules! {
     LeafLength => "leaf-length",
     /// Data address: alignment, no crossing of buffers or big-blocks, inside the volume.
     LeafAddress => "leaf-address",
-    /// Record data that the device does not give.
+    /// Record data, or freemap or FIFO, that the device does not give.
     DataRead => "data-read",
     /// Record data's CRC.
     DataCrc => "data-crc",

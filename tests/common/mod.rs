@@ -3,6 +3,8 @@
 
 pub mod build;
 pub mod golden;
+pub mod patch;
 pub mod program;
 pub mod raw;
+pub mod readers;
 pub mod streams;

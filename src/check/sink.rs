@@ -1,0 +1,113 @@
+//! Findings on their way out: counted all, handed out up to a bound per rule.
+
+use crate::format::{Fault, Offset, Rule};
+use std::collections::{BTreeMap, HashSet};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Worth knowing; healthy volumes can have it (format.md §21, *warn*).
+    Warn,
+    /// Damage.
+    Error,
+}
+
+impl Severity {
+    /// The name in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Warn => "warn",
+            Severity::Error => "error",
+        }
+    }
+}
+
+/// A violated rule with what surrounds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The rule, the place, what was expected and what is there.
+    pub fault: Fault,
+    /// Whose structure it is: volume, node, object, view; may be empty.
+    pub detail: String,
+}
+
+/// Takes findings, counts them by rule and hands out the first of each.
+pub(super) struct Sink<'a> {
+    out: &'a mut dyn FnMut(Finding),
+    per_rule: u64,
+    counts: BTreeMap<(Rule, Severity), u64>,
+    /// What was handed out.
+    told: HashSet<(Rule, Offset)>,
+}
+
+impl<'a> Sink<'a> {
+    /// A sink that hands out at most `per_rule` findings of one rule and severity.
+    pub fn new(out: &'a mut dyn FnMut(Finding), per_rule: u64) -> Sink<'a> {
+        Sink {
+            out,
+            per_rule,
+            counts: BTreeMap::new(),
+            told: HashSet::new(),
+        }
+    }
+
+    /// Takes a finding.
+    pub fn put(&mut self, severity: Severity, fault: Fault, detail: impl Into<String>) {
+        let count = self.counts.entry((fault.rule, severity)).or_default();
+        *count += 1;
+        if *count <= self.per_rule {
+            let detail = detail.into();
+            self.told.insert((fault.rule, fault.at));
+            (self.out)(Finding {
+                severity,
+                fault,
+                detail,
+            });
+        }
+    }
+
+    /// Takes damage.
+    pub fn error(&mut self, fault: Fault, detail: impl Into<String>) {
+        self.put(Severity::Error, fault, detail);
+    }
+
+    /// Takes what is worth knowing.
+    pub fn warn(&mut self, fault: Fault, detail: impl Into<String>) {
+        self.put(Severity::Warn, fault, detail);
+    }
+
+    /// Takes what is worth knowing, unless the same rule has been named at the same place: a
+    /// snapshot shows again what other views have shown.
+    pub fn warn_once(&mut self, fault: Fault, detail: impl Into<String>) {
+        if !self.told.contains(&(fault.rule, fault.at)) {
+            self.warn(fault, detail);
+        }
+    }
+
+    /// All counts so far.
+    pub fn counts(&self) -> &BTreeMap<(Rule, Severity), u64> {
+        &self.counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Offset;
+
+    #[test]
+    fn floods_are_counted_and_cut() {
+        let mut seen = Vec::new();
+        let mut out = |finding| seen.push(finding);
+        let mut sink = Sink::new(&mut out, 3);
+        for at in 0..1000 {
+            sink.error(Fault::new(Rule::DataCrc, Offset(at), "a", "b"), "");
+            sink.warn(Fault::new(Rule::MirrorTid, Offset(at), "a", "b"), "");
+        }
+        assert_eq!(sink.counts()[&(Rule::DataCrc, Severity::Error)], 1000);
+        assert_eq!(sink.counts()[&(Rule::MirrorTid, Severity::Warn)], 1000);
+        assert_eq!(seen.len(), 6);
+    }
+}
