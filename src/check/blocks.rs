@@ -39,7 +39,7 @@ enum Shape {
 /// a file that grew later keeps its length until it is rewritten.
 fn shape(base: u64, len: u64, size: u64) -> Shape {
     let block = block_size(base);
-    if base % block != 0 {
+    if !base.is_multiple_of(block) {
         return Shape::Bad(format!("a base that is a multiple of {block}"));
     }
     let short = align16(size);
@@ -49,7 +49,7 @@ fn shape(base: u64, len: u64, size: u64) -> Shape {
         }
         return Shape::Good;
     }
-    if base == 0 && len % 16 == 0 && len <= HALF_BUFFER && len <= short {
+    if base == 0 && len.is_multiple_of(16) && len <= HALF_BUFFER && len <= short {
         return Shape::Good;
     }
     match base == 0 && size <= HALF_BUFFER {

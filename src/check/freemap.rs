@@ -5,9 +5,7 @@
 
 use super::{Run, ahead};
 use crate::error::Result;
-use crate::format::freemap::{
-    LAYER1_ENTRIES, LAYER2_ENTRIES, LAYER2_SPAN, Layer1, Layer2, layer1_entry,
-};
+use crate::format::freemap::{LAYER1_ENTRIES, LAYER2_ENTRIES, Layer1, Layer2, layer1_entry};
 use crate::format::volume::VolumeHeader;
 use crate::format::{BIGBLOCK, Fault, Offset, Rule, XBUFFER, Zone};
 use crate::store::Fetch;
@@ -216,7 +214,6 @@ fn layer2<F: Fetch + ?Sized>(
         }
         run.tick()?;
     }
-    debug_assert!(base.short() % LAYER2_SPAN == 0);
     Ok(free)
 }
 

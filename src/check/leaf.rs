@@ -48,7 +48,7 @@ fn place_fault(leaf: &LeafElement, media: &Media) -> Option<(Rule, String, Strin
     } else {
         16
     };
-    if at.0 % unit != 0 {
+    if !at.0.is_multiple_of(unit) {
         let expected = format!("a multiple of {unit}");
         return Some((Rule::LeafAddress, expected, at.to_string()));
     }

@@ -29,14 +29,11 @@ pub struct Media {
 impl Media {
     /// What `set` holds.
     pub fn of(set: &VolumeSet) -> Media {
-        let volumes = set
-            .volumes()
-            .into_iter()
-            .map(|(number, name, header)| Volume {
-                number,
-                name: name.to_owned(),
-                header: *header,
-            });
+        let volumes = set.volumes().map(|(number, name, header)| Volume {
+            number,
+            name: name.to_owned(),
+            header: *header,
+        });
         Media::new(volumes.collect(), set.warnings().to_vec())
     }
 

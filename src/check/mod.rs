@@ -155,7 +155,11 @@ pub fn run_on<F: Fetch + ?Sized>(
     let mut run = Run {
         media,
         options,
-        sink: Sink::new(findings, options.per_rule),
+        sink: Sink::new(
+            findings,
+            options.per_rule,
+            options.mirror_tid.then_some(Rule::MirrorTid),
+        ),
         progress,
         report: Report::default(),
         space: Space::default(),

@@ -33,21 +33,27 @@ pub struct Finding {
     pub detail: String,
 }
 
+/// Places of one rule and severity that are remembered.
+const TOLD_MAX: u64 = 1000;
+
 /// Takes findings, counts them by rule and hands out the first of each.
 pub(super) struct Sink<'a> {
     out: &'a mut dyn FnMut(Finding),
     per_rule: u64,
+    full: Option<Rule>,
     counts: BTreeMap<(Rule, Severity), u64>,
-    /// What was handed out.
+    /// What was handed out, as far as it is remembered.
     told: HashSet<(Rule, Offset)>,
 }
 
 impl<'a> Sink<'a> {
-    /// A sink that hands out at most `per_rule` findings of one rule and severity.
-    pub fn new(out: &'a mut dyn FnMut(Finding), per_rule: u64) -> Sink<'a> {
+    /// A sink that hands out at most `per_rule` findings of one rule and severity; all of the rule
+    /// `full`.
+    pub fn new(out: &'a mut dyn FnMut(Finding), per_rule: u64, full: Option<Rule>) -> Sink<'a> {
         Sink {
             out,
             per_rule,
+            full,
             counts: BTreeMap::new(),
             told: HashSet::new(),
         }
@@ -57,9 +63,11 @@ impl<'a> Sink<'a> {
     pub fn put(&mut self, severity: Severity, fault: Fault, detail: impl Into<String>) {
         let count = self.counts.entry((fault.rule, severity)).or_default();
         *count += 1;
-        if *count <= self.per_rule {
+        if *count <= self.per_rule || self.full == Some(fault.rule) {
             let detail = detail.into();
-            self.told.insert((fault.rule, fault.at));
+            if *count <= TOLD_MAX {
+                self.told.insert((fault.rule, fault.at));
+            }
             (self.out)(Finding {
                 severity,
                 fault,
@@ -101,7 +109,7 @@ mod tests {
     fn floods_are_counted_and_cut() {
         let mut seen = Vec::new();
         let mut out = |finding| seen.push(finding);
-        let mut sink = Sink::new(&mut out, 3);
+        let mut sink = Sink::new(&mut out, 3, None);
         for at in 0..1000 {
             sink.error(Fault::new(Rule::DataCrc, Offset(at), "a", "b"), "");
             sink.warn(Fault::new(Rule::MirrorTid, Offset(at), "a", "b"), "");

@@ -307,7 +307,7 @@ mod tests {
         let mut space = space(zone, used as i32);
         let mut found = Vec::new();
         let mut out = |finding: Finding| found.push(finding.fault.rule);
-        let mut sink = Sink::new(&mut out, u64::MAX);
+        let mut sink = Sink::new(&mut out, u64::MAX, None);
         for (at, len) in extents {
             space.refer(Offset::new(zone, 0, *at), *len, &mut sink, &String::new);
         }

@@ -173,7 +173,7 @@ impl Walk {
         let mut list: Vec<_> = children
             .filter(|(i, c)| node.base(i + 1).key() > self.from && c.base.key() <= self.to)
             .map(|(_, c)| Offset(c.subtree_offset.get()))
-            .filter(|at| at.zone() == Zone::BTREE && at.0 % NODE_SIZE as u64 == 0)
+            .filter(|at| at.zone() == Zone::BTREE && at.0.is_multiple_of(NODE_SIZE as u64))
             .map(|at| (at, NODE_SIZE))
             .collect();
         list.sort_unstable();
@@ -248,7 +248,7 @@ fn read<F: Fetch + ?Sized>(
         .index
         .map_or(at, |index| element_place(link.parent, index));
     if at.zone() != Zone::BTREE
-        || at.0 % NODE_SIZE as u64 != 0
+        || !at.0.is_multiple_of(NODE_SIZE as u64)
         || !run.media.holds(at, NODE_SIZE as u64)
     {
         let expected = "a node address: zone 8, a multiple of 4096, inside its volume";
