@@ -340,7 +340,7 @@ pub fn cat(args: &PathArgs, cx: &Context) -> Outcome {
     let mut reader = Reader::new(&object.inode, object.asof);
     while let Some(piece) = reader
         .next(&mut opened.view)
-        .map_err(|e| e.context(&path))?
+        .map_err(|e| e.context(path))?
     {
         status.items += 1;
         match piece.body {
@@ -349,7 +349,7 @@ pub fn cat(args: &PathArgs, cx: &Context) -> Outcome {
                 status.bytes += piece.len;
                 meter.at(&status)?;
             }
-            Body::Bad(error) => return Err(error.context(&path).into()),
+            Body::Bad(error) => return Err(error.context(path).into()),
             Body::Hole => {
                 let mut left = piece.len;
                 while left > 0 {
