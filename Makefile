@@ -6,9 +6,10 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 
-# How long `make fuzz` runs each target, and how many cases `make soak` gives each random test.
+# How long `make fuzz` runs each target, and how many times as many cases as `make test` the random
+# tests of `make soak` get.
 FUZZ_SECONDS ?= 300
-SOAK_CASES   ?= 20000
+SOAK         ?= 50
 
 .PHONY: all demo test bench fuzz soak doc man install uninstall clean
 
@@ -38,16 +39,16 @@ fuzz:
 		echo "make fuzz needs a nightly compiler: rustup toolchain install nightly" >&2; exit 1; }
 	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { \
 		echo "make fuzz needs cargo-fuzz: cargo install cargo-fuzz" >&2; exit 1; }
-	@set -e; for target in $$($(CARGO) +nightly fuzz list); do \
+	@set -e; for target in $$(ls fuzz/fuzz_targets | sed -n 's/\.rs$$//p'); do \
+		mkdir -p "fuzz/seen/$$target"; \
 		echo "== $$target: $(FUZZ_SECONDS) s"; \
-		$(CARGO) +nightly fuzz run "$$target" -- \
+		$(CARGO) +nightly fuzz run "$$target" "fuzz/seen/$$target" "fuzz/corpus/$$target" -- \
 			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=20; \
 	done
 
-# The random tests again, optimised and with many more cases, and the long ones that `make test`
-# leaves out.
+# The random tests again, optimised and with SOAK times as many cases.
 soak:
-	PROPTEST_CASES=$(SOAK_CASES) MALLET_SOAK=1 $(CARGO) test --release -- --include-ignored
+	PROPTEST_CASES=$$((256 * $(SOAK))) MALLET_SOAK=$(SOAK) $(CARGO) test --release
 
 # The library's documentation and the manual pages.
 doc: man

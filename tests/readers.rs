@@ -10,10 +10,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,8 +39,16 @@ const COMMANDS: [&str; 18] = [
     "--live info IMG",
 ];
 
-/// What a reader must not change. The access time is the host's business.
-fn state(path: &Path) -> (Vec<u8>, i64, i64, i64, u64, u32) {
+/// What a reader must not change: contents, times (the access time is the host's business), mode.
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    sha256: Vec<u8>,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    mode: u32,
+}
+
+fn state(path: &Path) -> State {
     let mut file = File::open(path).expect("the image");
     let mut hash = Sha256::new();
     let mut chunk = vec![0; 1 << 20];
@@ -51,15 +59,12 @@ fn state(path: &Path) -> (Vec<u8>, i64, i64, i64, u64, u32) {
         }
     }
     let facts = fs::metadata(path).expect("its metadata");
-    let mtime = facts.mtime_nsec();
-    (
-        hash.finalize().to_vec(),
-        facts.mtime(),
-        mtime,
-        facts.ctime(),
-        facts.blocks(),
-        facts.mode(),
-    )
+    State {
+        sha256: hash.finalize().to_vec(),
+        modified: (facts.mtime(), facts.mtime_nsec()),
+        changed: (facts.ctime(), facts.ctime_nsec()),
+        mode: facts.mode(),
+    }
 }
 
 #[test]
@@ -77,7 +82,7 @@ fn readers_leave_the_image_untouched() {
             let output = run_on(&line, text(&image));
             assert!(matches!(status(&output), 0 | 1), "{line}: {}", err(&output));
         }
-        assert!(state(&image) == before, "{name} was changed");
+        assert_eq!(state(&image), before, "{name} was changed");
         let names: Vec<_> = fs::read_dir(folder.path()).expect("the folder").collect();
         assert_eq!(names.len(), 1, "something was left beside {name}");
         // So that it can be removed.
@@ -119,50 +124,73 @@ fn a_volume_that_is_written_to_is_busy() {
     assert_eq!(status(&run_on("info IMG", text(&image))), 0);
 }
 
-/// A child whose output nobody reads yet: it writes until its pipe is full and waits there.
-fn blocked(line: &str) -> Child {
+/// A child whose output nobody reads any further than its first byte: it writes until its pipe is
+/// full and waits there.
+struct Blocked {
+    child: Child,
+    first: u8,
+}
+
+fn blocked(line: &str) -> Blocked {
     let image = testdata("skips/m.img");
     let words = line
         .split(' ')
         .map(|word| word.replace("IMG", text(&image)));
-    let child = mallet()
+    let mut child = mallet()
         .args(words)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    // It sleeps in the kernel once the pipe is full: its processor time stands still.
-    let mut before = (cpu(&child), Instant::now());
-    loop {
-        thread::sleep(Duration::from_millis(150));
-        let now = cpu(&child);
-        if now > 0 && now == before.0 {
-            return child;
-        }
+    let mut first = [0];
+    let pipe = child.stdout.as_mut().expect("a pipe");
+    pipe.read_exact(&mut first).expect("a first byte");
+    let (mut quiet, start) = (0, Instant::now());
+    let mut before = activity(&child);
+    while quiet < 3 {
         assert!(
-            before.1.elapsed() < Duration::from_secs(60),
+            start.elapsed() < Duration::from_secs(60),
             "{line} does not settle"
         );
-        before.0 = now;
+        thread::sleep(Duration::from_millis(50));
+        let now = activity(&child);
+        assert!(!now.starts_with('Z'), "{line} has too little to say");
+        let asleep = now.starts_with('S') && now == before;
+        quiet = if asleep { quiet + 1 } else { 0 };
+        before = now;
+    }
+    Blocked {
+        child,
+        first: first[0],
     }
 }
 
-/// Processor time of a child in clock ticks; at least one once it runs our code.
-fn cpu(child: &Child) -> u64 {
+impl Blocked {
+    /// Reads everything and waits for the end.
+    fn finish(self) -> Output {
+        let mut output = self.child.wait_with_output().expect("an end");
+        output.stdout.insert(0, self.first);
+        output
+    }
+
+    /// Closes the pipe and waits for the end.
+    fn hang_up(mut self) -> Output {
+        drop(self.child.stdout.take());
+        self.child.wait_with_output().expect("an end")
+    }
+}
+
+/// State of a child and its processor time: S for asleep, user and system time in clock ticks.
+fn activity(child: &Child) -> String {
     let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
     let fields: Vec<&str> = stat
-        .rsplit(')')
+        .rsplit(") ")
         .next()
         .unwrap_or_default()
         .split(' ')
         .collect();
-    let number = |at: usize| {
-        fields
-            .get(at)
-            .and_then(|f| f.parse::<u64>().ok())
-            .unwrap_or(0)
-    };
-    1 + number(12) + number(13)
+    let field = |at: usize| fields.get(at).copied().unwrap_or_default();
+    format!("{} {} {}", field(0), field(11), field(12))
 }
 
 fn send(child: &Child, signal: Signal) {
@@ -172,36 +200,31 @@ fn send(child: &Child, signal: Signal) {
 
 #[test]
 fn a_broken_pipe_is_the_end_of_text() {
-    let mut child = blocked("show IMG");
-    let mut first = String::new();
-    let mut pipe = BufReader::new(child.stdout.take().expect("a pipe"));
-    pipe.read_line(&mut first).expect("a line");
-    assert!(first.contains("node"), "{first}");
-    drop(pipe);
-    let output = child.wait_with_output().expect("an end");
-    assert_eq!((status(&output), err(&output).as_str()), (0, ""));
-    let mut child = blocked("show --json IMG");
-    drop(child.stdout.take());
-    let output = child.wait_with_output().expect("an end");
-    assert_eq!((status(&output), err(&output).as_str()), (0, ""));
+    for line in [
+        "show IMG",
+        "show --json IMG",
+        "ls -lR IMG#1",
+        "ls -R --json IMG#1",
+    ] {
+        let output = blocked(line).hang_up();
+        assert_eq!((status(&output), err(&output).as_str()), (0, ""), "{line}");
+    }
 }
 
 #[test]
 fn a_broken_pipe_spoils_a_stream() {
-    let mut child = blocked("mirror-read IMG#1");
-    drop(child.stdout.take());
-    let output = child.wait_with_output().expect("an end");
+    let output = blocked("mirror-read IMG#1").hang_up();
     assert_eq!(status(&output), 11, "{}", err(&output));
-    assert!(err(&output).contains("pipe"), "{}", err(&output));
+    assert!(err(&output).contains("reader is gone"), "{}", err(&output));
 }
 
 #[test]
 fn signals_end_a_reader_at_a_safe_point() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let child = blocked("show --json IMG");
-        send(&child, signal);
+        send(&child.child, signal);
         thread::sleep(Duration::from_millis(100));
-        let output = child.wait_with_output().expect("an end");
+        let output = child.finish();
         assert_eq!(status(&output), 9, "{signal}: {}", err(&output));
         // The lines so far are whole.
         let told = events(&out(&output), 9);
@@ -211,12 +234,11 @@ fn signals_end_a_reader_at_a_safe_point() {
 
 #[test]
 fn a_second_signal_does_not_wait() {
-    let child = blocked("show IMG");
+    let Blocked { mut child, .. } = blocked("show IMG");
     send(&child, Signal::SIGINT);
     thread::sleep(Duration::from_millis(100));
     send(&child, Signal::SIGINT);
     // Nobody reads its output, and still it ends.
-    let mut child = child;
     let start = Instant::now();
     let ended = loop {
         if let Some(ended) = child.try_wait().expect("a child") {
@@ -231,9 +253,9 @@ fn a_second_signal_does_not_wait() {
 #[test]
 fn a_poke_prints_one_line() {
     let child = blocked("show -q IMG");
-    send(&child, Signal::SIGUSR1);
+    send(&child.child, Signal::SIGUSR1);
     thread::sleep(Duration::from_millis(100));
-    let output = child.wait_with_output().expect("an end");
+    let output = child.finish();
     assert_eq!(status(&output), 0);
     let said = err(&output);
     assert_eq!(said.lines().count(), 1, "{said}");
@@ -291,19 +313,61 @@ fn output_that_cannot_be_written_is_an_error() {
     }
 }
 
-#[test]
-fn a_closed_standard_output_is_an_error() {
+/// Runs the program with a terminal as standard output or error; what the terminal saw, and how
+/// the program ended.
+fn on_terminal(line: &str, stderr: bool) -> (String, Output) {
     let image = testdata("mirror/pfs.img");
-    let script = format!(
-        "exec {} version {} >&-",
-        env!("CARGO_BIN_EXE_mallet"),
-        text(&image)
-    );
-    let output = Command::new("sh")
-        .args(["-c", &script])
-        .output()
-        .expect("a shell");
-    assert_ne!(status(&output), 0);
-    let mut nowhere = std::io::sink();
-    nowhere.write_all(&output.stderr).expect("a sink");
+    let size = nix::pty::Winsize {
+        ws_row: 25,
+        ws_col: 80,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let pty = nix::pty::openpty(Some(&size), None).expect("a terminal");
+    let words = line
+        .split(' ')
+        .map(|word| word.replace("IMG", text(&image)));
+    let mut command = mallet();
+    command
+        .args(words)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    match stderr {
+        true => command.stderr(pty.slave),
+        false => command.stdout(pty.slave),
+    };
+    let child = command.spawn().expect("the program starts");
+    // Our end of the slave closes with the command, and the master's reads end with the child.
+    drop(command);
+    let mut seen = Vec::new();
+    let mut master = File::from(pty.master);
+    let mut chunk = [0; 4096];
+    while let Ok(len @ 1..) = master.read(&mut chunk) {
+        seen.extend(&chunk[..len]);
+    }
+    let output = child.wait_with_output().expect("an end");
+    (String::from_utf8_lossy(&seen).into_owned(), output)
+}
+
+#[test]
+fn a_stream_does_not_go_to_a_terminal() {
+    let (seen, output) = on_terminal("mirror-read IMG", false);
+    assert_eq!(status(&output), 2, "{}", err(&output));
+    assert!(err(&output).contains("terminal"), "{}", err(&output));
+    assert_eq!(seen, "");
+    let (seen, output) = on_terminal("version IMG", false);
+    assert_eq!(status(&output), 0);
+    assert!(seen.starts_with("version 7"), "{seen}");
+}
+
+#[test]
+fn bars_are_for_terminals() {
+    let (seen, output) = on_terminal("show --progress always IMG", true);
+    assert_eq!(status(&output), 0);
+    // Once while it runs, and once at the end.
+    assert!(seen.matches("show: ").count() >= 2, "{seen:?}");
+    let (seen, _) = on_terminal("show --progress always -q IMG", true);
+    assert_eq!(seen, "");
+    let (seen, _) = on_terminal("show IMG", true);
+    assert_eq!(seen, "", "a moment needs no bar");
 }

@@ -85,7 +85,7 @@ impl Ui {
         Meter {
             gauge: Gauge::new(title.into(), unit, INTERVAL),
             started: Instant::now(),
-            drawn: Duration::ZERO,
+            drawn: None,
             ui: self.clone(),
         }
     }
@@ -161,7 +161,8 @@ fn style(gauge: &Gauge) -> ProgressStyle {
 pub struct Meter {
     gauge: Gauge,
     started: Instant,
-    drawn: Duration,
+    /// When the bar was last drawn.
+    drawn: Option<Duration>,
     ui: Ui,
 }
 
@@ -175,8 +176,11 @@ impl Meter {
                 When::Always => Duration::ZERO,
                 _ => PATIENCE,
             };
-            if now >= patience && now.saturating_sub(self.drawn) >= REDRAW {
-                self.drawn = now;
+            let stale = self
+                .drawn
+                .is_none_or(|drawn| now.saturating_sub(drawn) >= REDRAW);
+            if now >= patience && stale {
+                self.drawn = Some(now);
                 self.ui.show_bar(&self.gauge, now);
             }
         } else if self.ui.wants_progress() && self.gauge.is_due(now) {
@@ -229,8 +233,7 @@ impl Progress for Meter {
 impl Drop for Meter {
     fn drop(&mut self) {
         self.ui.clear_bar();
-        let always = self.ui.manners.progress == When::Always && self.ui.wants_progress();
-        if always && !self.ui.has_bars() {
+        if self.ui.manners.progress == When::Always && self.ui.wants_progress() {
             self.line(self.started.elapsed());
         }
     }

@@ -8,6 +8,7 @@ use super::{Context, Exit, Outcome, escape, size};
 use crate::format::volume::{VERSION_MAX, VERSION_MIN, VolumeHeader};
 use crate::format::{BIGBLOCK, Offset, Zone};
 use crate::fs::{pfs, snapshot};
+use crate::progress::{Progress, Status};
 use crate::store::Fetch;
 use crate::store::usage::{self, Usage};
 use serde_json::{Value, json};
@@ -85,8 +86,11 @@ pub fn info(args: &InfoArgs, cx: &Context) -> Outcome {
     let version = opened.view.version();
     let mut used = Usage::default();
     let mut maps: Vec<(u8, String)> = Vec::new();
+    let mut meter = cx.meter("info", "big-blocks");
+    let mut status = Status::default();
     usage::walk(&mut opened.view, |block| {
         used.add(block, version);
+        status.items += 1;
         if args.map {
             let volume = block.at.volume();
             if maps.last().is_none_or(|(number, _)| *number != volume) {
@@ -96,8 +100,9 @@ pub fn info(args: &InfoArgs, cx: &Context) -> Outcome {
                 map.push(symbol(block.entry.owner(), block.entry.bytes_free.get()));
             }
         }
-        Ok(())
+        meter.at(&status)
     })?;
+    drop(meter);
     file_system(cx, &opened)?;
     zones(cx, &used)?;
     volumes(cx, &opened)?;
