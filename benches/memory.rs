@@ -1,0 +1,80 @@
+//! Peak memory of everything that is measured, and of a check of a million inodes with a small
+//! cache.
+
+mod common;
+
+use common::build::bulk::Changes;
+use common::{Effort, input, report};
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    common::main("memory", whole)
+}
+
+fn whole(effort: Effort) {
+    report::note("VmHWM of a process for each case, once");
+    let large = input::large(effort);
+    let million = input::million(effort, Changes::None, false);
+    let changed = input::million(effort, Changes::Spread(1000), false);
+    let inodes = input::inodes(effort);
+    let begin = changed.changed_at.0;
+    let count = inodes.elements;
+    case("scan, cached", "scan", &million.path, 128, 0);
+    case(
+        "mirror-read, 4 GB of large files",
+        "mirror",
+        &large.path,
+        64,
+        1,
+    );
+    case(
+        "mirror-read, 4 GB of large files",
+        "mirror",
+        &large.path,
+        16,
+        1,
+    );
+    case("mirror-read, 1 M elements", "mirror", &million.path, 16, 1);
+    case(
+        "mirror-read, 1000 changed leaves",
+        "mirror",
+        &changed.path,
+        16,
+        begin,
+    );
+    case(
+        "check --data, 4 GB of large files",
+        "check",
+        &large.path,
+        64,
+        1,
+    );
+    case(
+        "check --data, 4 GB of large files",
+        "check",
+        &large.path,
+        16,
+        1,
+    );
+    report::note(format!("check of 1 M inodes: {count} elements"));
+    case("check, 1 M inodes", "check", &inodes.path, 16, 0);
+    case("check --data, 1 M inodes", "check", &inodes.path, 16, 1);
+}
+
+/// Runs a case once; `argument` is what follows path and cache.
+fn case(what: &str, name: &str, path: &Path, cache_mib: u64, argument: u64) {
+    let cache = cache_mib << 20;
+    let args = [
+        path.display().to_string(),
+        cache.to_string(),
+        argument.to_string(),
+    ];
+    let sample = common::sample(name, &args);
+    report::memory(what, [sample.peak_rss], cache);
+    report::note(format!(
+        "  {:.2} s, {:.0} MiB from the device",
+        sample.wall_ns as f64 / 1e9,
+        report::mib(sample.device_bytes)
+    ));
+}
