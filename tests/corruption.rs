@@ -602,6 +602,35 @@ fn every_planted_fault_is_named() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// An element that promises less than what is below it hides changes from incremental streams. That
+/// is advisory, unless it is what was asked for.
+#[test]
+fn hidden_changes_are_errors_when_asked_for() {
+    let image = Image::over(&golden::testdata("mirror/pfs.img"));
+    let child = image.children()[1];
+    let highest = image
+        .node(child)
+        .leaves()
+        .iter()
+        .map(|l| l.base.create_tid().max(l.base.delete_tid()))
+        .max();
+    let promise = highest.expect("records").0 - 1;
+    edit_child(&image, 1, |e| {
+        e.rest[..8].copy_from_slice(&promise.to_le_bytes())
+    });
+    for mirror_tid in [false, true] {
+        let options = Options {
+            mirror_tid,
+            ..Options::default()
+        };
+        let (findings, report) = readers::check(image.device(), &options);
+        let report = report.expect("a check that ends");
+        let rules: BTreeSet<_> = findings.iter().map(|f| f.fault.rule).collect();
+        assert_eq!(rules, BTreeSet::from([Rule::MirrorTid]), "{findings:?}");
+        assert_eq!(report.errors(), u64::from(mirror_tid), "{findings:?}");
+    }
+}
+
 /// A rule without a planted fault is a rule that nobody knows to work. Streams have theirs
 /// elsewhere.
 #[test]

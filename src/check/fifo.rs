@@ -259,8 +259,15 @@ impl Ring<'_> {
         };
         let pos = (at % BUFFER as u64) as usize;
         let base = Offset::new(Zone::UNDO, 0, at - pos as u64);
+        let place = Offset::new(Zone::UNDO, 0, at);
         Ok(Record::at(&buffer, pos, base, version).and_then(|record| {
-            record.undo(Offset::new(Zone::UNDO, 0, at))?;
+            if let Some(undo) = record.undo(place)?
+                && undo.at.zone() == Zone::RAW_BUFFER
+                && !run.media.holds(undo.at, undo.old.len() as u64)
+            {
+                let expected = "old bytes of a place inside a volume";
+                return Err(Fault::new(Rule::Fifo, place, expected, undo.at));
+            }
             Ok(Step {
                 at,
                 size: record.size() as u64,
