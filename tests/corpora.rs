@@ -9,6 +9,9 @@ mod seeds;
 #[path = "common/targets/mod.rs"]
 mod targets;
 
+use common::unpack;
+use mallet::check::{self, Finding, Severity};
+use mallet::store::{View, ViewOptions, VolumeSet};
 use mutate::{Random, mutated};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Mutations of each file, where a target says nothing else.
-const MUTATIONS: u64 = 4000;
+const MUTATIONS: u64 = 3000;
 /// No input may take longer: the longest measured is a hundredth of this.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -113,6 +116,16 @@ fn stream() {
     run("stream", MUTATIONS);
 }
 
+#[test]
+fn image() {
+    run("image", 12);
+}
+
+#[test]
+fn probe() {
+    run("probe", MUTATIONS);
+}
+
 /// Every target has a corpus, a test above and a file for libFuzzer; there are no others.
 #[test]
 fn targets_are_complete() {
@@ -162,6 +175,24 @@ fn seeds_are_whole() {
     for (name, bytes) in corpus("fifo_record") {
         let record = mallet::format::fifo::Record::at(&bytes, 0, mallet::format::Offset::NULL, 7);
         record.unwrap_or_else(|fault| panic!("{name}: {fault}"));
+    }
+}
+
+/// What the image target damages is whole: without patches, a check of it finds nothing.
+#[test]
+fn images_are_whole() {
+    for choice in 0..3 {
+        let disk = targets::base::image(choice).patched(&[]);
+        let set = VolumeSet::open(vec![Box::new(disk.reader(1))]).expect("a volume");
+        let mut view = View::open(set, &ViewOptions::default()).expect("a view");
+        let mut errors = Vec::new();
+        let keep = &mut |finding: Finding| match finding.severity {
+            Severity::Error => errors.push(finding.fault.to_string()),
+            Severity::Warn => {}
+        };
+        let report = check::run(&mut view, &check::Options::default(), keep, &mut ());
+        assert!(report.expect("a check").complete);
+        assert_eq!(errors, Vec::<String>::new(), "image {choice}");
     }
 }
 

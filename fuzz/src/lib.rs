@@ -2,3 +2,5 @@
 
 #[path = "../../tests/common/targets/mod.rs"]
 pub mod targets;
+#[path = "../../tests/common/unpack.rs"]
+mod unpack;

@@ -338,10 +338,7 @@ pub fn cat(args: &PathArgs, cx: &Context) -> Outcome {
         ..Status::default()
     };
     let mut reader = Reader::new(&object.inode, object.asof);
-    while let Some(piece) = reader
-        .next(&mut opened.view)
-        .map_err(|e| e.context(path))?
-    {
+    while let Some(piece) = reader.next(&mut opened.view).map_err(|e| e.context(path))? {
         status.items += 1;
         match piece.body {
             Body::Data(bytes) => {

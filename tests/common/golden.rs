@@ -3,8 +3,8 @@
 //! Found at `../shared/golden` beside the project, or where `MALLET_GOLDEN` says. Images are
 //! unpacked once, sparse and read-only, below cargo's directory for test files.
 
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use super::unpack;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The directory of golden data; `None`, said aloud, if there is none on this machine.
@@ -81,7 +81,7 @@ fn unpack(packed: &Path, to: &Path) {
     fs::create_dir_all(parent).expect("a folder for unpacked files");
     // Tests run side by side: unpack under a name of one's own, then rename.
     let mut own = tempfile::NamedTempFile::new_in(parent).expect("a file to unpack to");
-    unpack_sparse(packed, own.as_file_mut());
+    unpack::sparse(packed, own.as_file_mut());
     let mut permissions = own
         .as_file()
         .metadata()
@@ -92,31 +92,4 @@ fn unpack(packed: &Path, to: &Path) {
         .set_permissions(permissions)
         .expect("read-only");
     own.persist(to).expect("its name");
-}
-
-fn unpack_sparse(packed: &Path, out: &mut File) {
-    let source = File::open(packed).unwrap_or_else(|e| panic!("{}: {e}", packed.display()));
-    let mut decoder = zstd::Decoder::new(source).expect("a zstd stream");
-    decoder.window_log_max(27).expect("a window of 128 MiB");
-    let mut chunk = vec![0; 65536];
-    let mut len = 0u64;
-    loop {
-        let mut filled = 0;
-        while filled < chunk.len() {
-            match decoder.read(&mut chunk[filled..]).expect("packed data") {
-                0 => break,
-                n => filled += n,
-            }
-        }
-        if filled == 0 {
-            break;
-        }
-        if chunk[..filled].iter().any(|b| *b != 0) {
-            out.seek(SeekFrom::Start(len)).expect("a position");
-            out.write_all(&chunk[..filled])
-                .expect("space for the unpacked file");
-        }
-        len += filled as u64;
-    }
-    out.set_len(len).expect("the unpacked size");
 }

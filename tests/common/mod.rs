@@ -8,3 +8,4 @@ pub mod program;
 pub mod raw;
 pub mod readers;
 pub mod streams;
+pub mod unpack;

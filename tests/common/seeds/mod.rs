@@ -1,6 +1,8 @@
 //! Takes the seeds of the fuzz corpora out of the golden volumes and streams: single structures,
 //! read straight from the device, without any of the code they will test but the types.
 
+mod tables;
+
 use super::common::golden;
 use mallet::format::fifo;
 use mallet::format::mrecord::{Body, HEAD, Head, Kind, append_mark, padded};
@@ -107,7 +109,47 @@ pub fn from_golden(golden_dir: &Path) -> Vec<Seed> {
     ] {
         stream_seed(&golden::bytes(golden_dir, path), path, &mut seeds);
     }
+    image_seeds(&mut seeds);
+    let tables = tables::seeds().into_iter();
+    seeds.extend(tables.map(|(name, bytes)| ("probe", name.to_owned(), bytes)));
     seeds
+}
+
+/// Each image whole, in each mode; and in turn with one structure of each kind changed.
+fn image_seeds(seeds: &mut Vec<Seed>) {
+    for base in 0..3u8 {
+        for mode in [0, 0xC0, 1, 0x21, 2, 0x22, 3, 7] {
+            seeds.push((
+                "image",
+                format!("{base}-{mode:02x}-whole"),
+                vec![base, mode, 7],
+            ));
+        }
+        for what in 0..8u8 {
+            let mut bytes = vec![base, what, what];
+            for index in 0..3u8 {
+                // An element's fields, a size, a count: whatever lies at 64 and a little further.
+                let offset = 64 + 20 * index;
+                bytes.extend([
+                    what,
+                    3 + index,
+                    5 * index,
+                    0,
+                    offset,
+                    0,
+                    1,
+                    index,
+                    0,
+                    0,
+                    0,
+                    0,
+                    0,
+                    0,
+                ]);
+            }
+            seeds.push(("image", format!("{base}-{what}-changed"), bytes));
+        }
+    }
 }
 
 fn header_seed(volume: &Volume, seeds: &mut Vec<Seed>) {

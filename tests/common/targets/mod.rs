@@ -6,7 +6,10 @@
 //! parser it drives nor in its own assertions, which say what holds for whatever a parser accepts.
 //! Checksums stop most inputs early, so a target also looks at its input with the sums put right.
 
+pub mod base;
+pub mod image;
 pub mod media;
+pub mod probe;
 pub mod stream;
 
 /// A target: its name, which is also that of its corpus, and what it does.
@@ -19,6 +22,8 @@ pub const ALL: &[Target] = &[
     ("fifo_record", media::fifo_record),
     ("leaf_data", media::leaf_data),
     ("stream", stream::stream),
+    ("image", image::image),
+    ("probe", probe::probe),
 ];
 
 /// Versions that differ in how sums are read: CRC-32 only, and both kinds.

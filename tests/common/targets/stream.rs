@@ -1,9 +1,11 @@
 //! A mirror stream, read record by record.
 
+use mallet::error::Class;
 use mallet::format::crc::crc32;
 use mallet::format::mrecord::{self, Body, HEAD, Head, RECORD_MAX, padded};
 use mallet::mirror::dump::{Dump, Text};
 use std::hint::black_box;
+use std::io::{self, Read};
 
 /// A stream as it comes, and with every record's sum put right.
 pub fn stream(data: &[u8]) {
@@ -15,12 +17,36 @@ pub fn stream(data: &[u8]) {
     dump(&repaired);
 }
 
-/// As `mirror-dump` reads it: to the end or to an error.
+/// A source that gives its bytes in crooked portions.
+struct Portions<'a>(&'a [u8]);
+
+impl Read for Portions<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let portion = 1 + self.0.len() % 4099;
+        let n = portion.min(out.len()).min(self.0.len());
+        out[..n].copy_from_slice(&self.0[..n]);
+        self.0 = &self.0[n..];
+        Ok(n)
+    }
+}
+
+/// Reads the stream as `mirror-dump` does: grammar and order too.
 fn dump(stream: &[u8]) {
-    let mut dump = Dump::new(stream);
-    while let Ok(Some(record)) = dump.next() {
-        assert!(record.at as usize + record.bytes.len() <= stream.len());
-        black_box(Text(&record.body).to_string());
+    let mut dump = Dump::new(Portions(stream));
+    let mut end = 0;
+    let result = loop {
+        match dump.next() {
+            Ok(Some(record)) => {
+                assert_eq!(record.at, end);
+                end += padded(record.bytes.len()) as u64;
+                black_box(Text(&record.body).to_string());
+            }
+            other => break other.map(|_| ()),
+        }
+    };
+    assert!(end <= stream.len() as u64);
+    if let Err(error) = result {
+        assert_eq!(error.class(), Class::Protocol, "{error}");
     }
 }
 
