@@ -60,6 +60,10 @@ fn whole(effort: Effort) {
     report::note(format!("check of 1 M inodes: {count} elements"));
     case("check, 1 M inodes", "check", &inodes.path, 16, 0);
     case("check --data, 1 M inodes", "check", &inodes.path, 16, 1);
+    let pfs = format!("{}#1", large.path.display());
+    program(&large.path, &["mirror-read", "--cache", "16M", &pfs]);
+    let volume = inodes.path.display().to_string();
+    program(&inodes.path, &["check", "--cache", "16M", &volume]);
 }
 
 /// Runs a case once; `argument` is what follows path and cache.
@@ -77,4 +81,15 @@ fn case(what: &str, name: &str, path: &Path, cache_mib: u64, argument: u64) {
         sample.wall_ns as f64 / 1e9,
         report::mib(sample.device_bytes)
     ));
+}
+
+/// Runs the program itself once, with a cache of 16 MiB.
+fn program(path: &Path, words: &[&str]) {
+    let image = path.display().to_string();
+    let args = std::iter::once(image.as_str()).chain(words.iter().copied());
+    let args: Vec<String> = args.map(str::to_owned).collect();
+    let sample = common::sample("program", &args);
+    let what = format!("mallet {} (the program)", words[0]);
+    report::memory(&what, [sample.peak_rss], 16 << 20);
+    report::note(format!("  {:.2} s", sample.wall_ns as f64 / 1e9));
 }

@@ -3,13 +3,14 @@
 use super::build::bulk::PFS;
 use super::engine;
 use super::input::drop_cached;
-use super::measure::{Sample, Watch};
+use super::measure::{Sample, Watch, peak_rss_of_children};
 use super::raw::Raw;
 use mallet::format::Tid;
 use mallet::format::crc::CrcKind;
 use mallet::format::node::Node;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use zerocopy::IntoBytes;
 
 /// Runs the case called `name`.
@@ -20,6 +21,7 @@ pub fn run(name: &str, args: &[String]) {
         "scan" => scan(&args.path(0), args.number(1), args.number(2)),
         "mirror" => print(&mirror(&args.path(0), args.number(1), args.number(2))),
         "check" => print(&check(&args.path(0), args.number(1), args.number(2) != 0)),
+        "program" => print(&program(&args.path(0), &args.0[1..])),
         other => panic!("no case {other}"),
     }
 }
@@ -77,6 +79,24 @@ fn check(path: &Path, cache: u64, data: bool) -> Sample {
         items: report.records,
         bytes: device_bytes,
         device_bytes,
+        ..watch.stop()
+    }
+}
+
+/// The program itself with these arguments, cold, its output thrown away. Counts nothing but time
+/// and memory.
+fn program(path: &Path, args: &[String]) -> Sample {
+    drop_cached(path);
+    let watch = Watch::start();
+    let status = Command::new(env!("CARGO_BIN_EXE_mallet"))
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("the program");
+    assert!(status.success(), "{args:?}: {status}");
+    Sample {
+        peak_rss: peak_rss_of_children(),
         ..watch.stop()
     }
 }

@@ -105,6 +105,12 @@ pub fn peak_rss() -> u64 {
     kib.trim().parse::<u64>().expect("a number") * 1024
 }
 
+/// The highest resident set that any child of this process had, in bytes.
+pub fn peak_rss_of_children() -> u64 {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("the children's usage");
+    usage.max_rss().cast_unsigned() * 1024
+}
+
 /// Median, least and greatest of some figures.
 #[derive(Clone, Copy, Debug)]
 pub struct Spread {

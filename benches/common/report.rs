@@ -27,8 +27,17 @@ pub fn note(text: impl std::fmt::Display) {
 
 /// A figure without a target.
 pub fn figure(what: &str, spread: Spread, unit: &str) {
-    let Spread { median, min, max } = spread;
-    println!("   {what:<58} {median:>9.2} {unit:<6} ({min:.2} to {max:.2})");
+    let Spread { median, .. } = spread;
+    println!("   {what:<58} {median:>10.2} {unit:<5} {}", range(spread));
+}
+
+/// Least and greatest; nothing for a figure that was taken once.
+fn range(Spread { min, max, .. }: Spread) -> String {
+    if min == max {
+        String::new()
+    } else {
+        format!("({min:.2} to {max:.2})")
+    }
 }
 
 /// A figure that must be at least `target`.
@@ -52,11 +61,10 @@ pub fn at_most(what: &str, spread: Spread, target: f64) {
 }
 
 fn judge(what: &str, spread: Spread, met: bool, target: &str) {
-    let Spread { median, min, max } = spread;
+    let Spread { median, .. } = spread;
+    let range = range(spread);
     let verdict = if met { "met" } else { "MISSED" };
-    println!(
-        "   {what:<58} {median:>9.3}        ({min:.3} to {max:.3})  target {target}: {verdict}"
-    );
+    println!("   {what:<58} {median:>10.3}       {range}  target {target}: {verdict}");
 }
 
 /// Bytes as MiB.
