@@ -79,7 +79,7 @@ fn run(name: &str, mutations: u64) {
         run_one(*body, bytes, &format!("{name}/{file}"));
         let other = &files[(index + 1) % files.len()].1;
         let seed = seed_of(&format!("{name}/{file}"));
-        for count in 0..mutations {
+        for count in 0..common::soak(mutations) {
             let seed = seed.wrapping_add(count);
             let input = mutated(bytes, other, &mut Random::new(seed));
             run_one(

@@ -138,7 +138,7 @@ fn a_bad_sector_harms_what_lies_on_it() {
         // Sectors under some of the records.
         let mut bad = Vec::new();
         for (index, (_, at, len)) in all.iter().enumerate() {
-            if (index as u64 * 2_654_435_761 + seed) % 17 == 0 {
+            if (index as u64 * 2_654_435_761 + seed).is_multiple_of(17) {
                 let sector = (base + at.short() + (*len as u64) / 2) / 512 * 512;
                 disk.set_unreadable(sector..sector + 512);
                 bad.push(sector);

@@ -139,7 +139,7 @@ fn views_beside_the_kernel() {
     let start = golden::file(&dir, "live/start.img");
     let log = Arc::new(Log::read(golden::bytes(&dir, "live/writes.log")));
     let truth = truth(&start, &log);
-    let rounds: u64 = std::env::var("MALLET_ROUNDS").map_or(60, |n| n.parse().expect("a number"));
+    let rounds = common::soak(60);
     let mut tally = Tally::default();
     for seed in 0..rounds {
         let outcome = one_view(&start, &log, &truth, seed);

@@ -251,7 +251,7 @@ fn damaged_volumes_are_survived() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= CASES {
+                    if seed >= common::soak(CASES) {
                         return;
                     }
                     let start = Instant::now();

@@ -9,3 +9,9 @@ pub mod raw;
 pub mod readers;
 pub mod streams;
 pub mod unpack;
+
+/// How many cases a random test tries: `cases`, times what `make soak` says in `MALLET_SOAK`.
+pub fn soak(cases: u64) -> u64 {
+    let times = std::env::var("MALLET_SOAK").map_or(1, |n| n.parse().expect("a number"));
+    cases.saturating_mul(times)
+}
