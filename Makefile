@@ -26,7 +26,7 @@ demo:
 test:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
-	$(CARGO) test
+	$(CARGO) test --no-fail-fast
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
 
 # Figures with their ratios; see benches/.
