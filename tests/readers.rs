@@ -4,7 +4,7 @@
 mod common;
 
 use common::golden::testdata;
-use common::program::{copy_to, err, events, mallet, out, run_on, status, text};
+use common::program::{copy_to, err, events, mallet, out, run_on, status, text, words};
 use mallet::io::lock::{self, Lock};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -133,11 +133,8 @@ struct Blocked {
 
 fn blocked(line: &str) -> Blocked {
     let image = testdata("skips/m.img");
-    let words = line
-        .split(' ')
-        .map(|word| word.replace("IMG", text(&image)));
     let mut child = mallet()
-        .args(words)
+        .args(words(line, text(&image)))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -296,10 +293,11 @@ fn output_that_cannot_be_written_is_an_error() {
             .write(true)
             .open("/dev/full")
             .expect("/dev/full");
-        let words = line
-            .split(' ')
-            .map(|word| word.replace("IMG", text(&image)));
-        let output = mallet().args(words).stdout(full).output().expect("it runs");
+        let output = mallet()
+            .args(words(line, text(&image)))
+            .stdout(full)
+            .output()
+            .expect("it runs");
         assert!(
             matches!(status(&output), 5 | 10),
             "{line}: {}",
@@ -324,12 +322,9 @@ fn on_terminal(line: &str, stderr: bool) -> (String, Output) {
         ws_ypixel: 0,
     };
     let pty = nix::pty::openpty(Some(&size), None).expect("a terminal");
-    let words = line
-        .split(' ')
-        .map(|word| word.replace("IMG", text(&image)));
     let mut command = mallet();
     command
-        .args(words)
+        .args(words(line, text(&image)))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     match stderr {

@@ -17,13 +17,19 @@ pub fn run<S: AsRef<OsStr>>(words: &[S]) -> Output {
     mallet().args(words).output().expect("the program runs")
 }
 
-/// Runs the program with the words of `line`, `IMG` standing for `image`.
+/// The words of `line`; `IMG` at the start of one stands for `image`.
+pub fn words(line: &str, image: &str) -> Vec<String> {
+    line.split(' ')
+        .map(|word| match word.strip_prefix("IMG") {
+            Some(rest) => format!("{image}{rest}"),
+            None => word.to_owned(),
+        })
+        .collect()
+}
+
+/// Runs the program with the [`words`] of `line`.
 pub fn run_on(line: &str, image: &str) -> Output {
-    let words: Vec<String> = line
-        .split(' ')
-        .map(|word| word.replace("IMG", image))
-        .collect();
-    run(&words)
+    run(&words(line, image))
 }
 
 /// The exit status; -1 if a signal ended it.
