@@ -3,7 +3,7 @@
 //!
 //! The rooms, from the ground up; a room imports only from rooms below it:
 //!
-//! * [`format`]: the disk and the wire as types; no I/O.
+//! * [`mod@format`]: the disk and the wire as types; no I/O.
 //! * [`io`]: devices; knows nothing of HAMMER.
 //! * [`store`]: bytes at HAMMER addresses, a consistent picture of a volume set.
 //! * [`btree`]: keys to records; search, cursors, the TID-filtered scan.
@@ -12,7 +12,7 @@
 //! * [`check`]: is it whole.
 //! * [`cli`]: words in, words out.
 //!
-//! [`error`] and [`progress`] lie below all but [`format`].
+//! [`error`] and [`progress`] lie below all but [`mod@format`].
 
 pub mod btree;
 pub mod check;

@@ -5,6 +5,7 @@
 //! the command.
 
 use super::asof::{self, AsOf};
+use super::examples;
 use super::size;
 use super::spec::{self, Spec};
 use crate::format::Tid;
@@ -166,36 +167,44 @@ pub enum Switch {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Describe a file system: versions, space per zone, TIDs, UNDO state, PFSs, volumes.
+    #[command(after_long_help = examples::INFO)]
     Info(InfoArgs),
     /// Print the B-Tree, in key order, with what is wrong in it.
+    #[command(after_long_help = examples::SHOW)]
     Show(ShowArgs),
     /// Print the UNDO FIFO.
     ShowUndo(SpecArgs),
     /// Print the freemap.
     Blockmap(SpecArgs),
     /// Verify a file system without writing to it.
+    #[command(after_long_help = examples::CHECK)]
     Check(CheckArgs),
     /// List directories.
+    #[command(after_long_help = examples::LS)]
     Ls(LsArgs),
     /// Show what is known of an object.
     Stat(PathArgs),
     /// Write a file to standard output.
     Cat(PathArgs),
     /// Copy a file or a tree out of a volume.
+    #[command(after_long_help = examples::GET)]
     Get(GetArgs),
-    /// List the versions of a file, or of a part of it.
+    /// List the versions of an object, with TIDs and times.
     History(HistoryArgs),
     /// List what differs between two TIDs.
+    #[command(after_long_help = examples::DIFF)]
     Diff(DiffArgs),
     /// Show PFSs.
     PfsStatus(SpecArgs),
     /// List snapshots.
     Snapls(SpecArgs),
     /// Write a mirroring stream to standard output.
+    #[command(after_long_help = examples::MIRROR_READ)]
     MirrorRead(MirrorReadArgs),
     /// Print the stream on standard input.
     MirrorDump(MirrorDumpArgs),
     /// Say what a stream would hold, without reading data.
+    #[command(after_long_help = examples::MIRROR_PLAN)]
     MirrorPlan(MirrorPlanArgs),
     /// Show a file system's version and what each version means.
     Version(SpecArgs),

@@ -10,6 +10,7 @@ pub mod contents;
 pub mod context;
 pub mod dumps;
 pub mod escape;
+pub mod examples;
 pub mod gauge;
 pub mod history;
 pub mod json;

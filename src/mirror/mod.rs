@@ -35,8 +35,8 @@
 //!
 //! [`session`] is that as a machine without I/O: which record comes next. [`window`] decides on
 //! TIDs, [`split`] on batches, [`source`] on the records of a batch, [`wire`] turns records into
-//! bytes and back, under the ceiling of [`throttle`]. [`read`] puts them together; [`plan`] is the
-//! same with an output that only counts. [`dump`] says what a stream holds.
+//! bytes and back, under the ceiling of [`throttle`]. [`read`] puts them together; [`mod@plan`] is
+//! the same with an output that only counts. [`dump`] says what a stream holds.
 
 pub mod cycle;
 pub mod damage;
