@@ -7,6 +7,7 @@
 //! only once the log gets there, and is a warning. Before version 4 only the records from
 //! `first_offset` to `next_offset` exist.
 
+use super::sink::Severity;
 use super::{Run, ahead};
 use crate::error::Result;
 use crate::format::fifo::{Record, SECTOR};
@@ -57,6 +58,14 @@ pub(super) fn check<F: Fetch + ?Sized>(
         range(run, fetch, &mut ring, first, next)?
     };
     run.report.fifo_records = scanned.records;
+    let said = |(rule, severity): &(Rule, Severity)| {
+        matches!(rule, Rule::Fifo | Rule::DataRead) && *severity == Severity::Error
+    };
+    if let Some(fault) = run.media.fifo.clone()
+        && !run.sink.counts().keys().any(said)
+    {
+        run.sink.error(fault, "UNDO FIFO");
+    }
     if version >= 4 && run.options.data {
         whole(run, fetch, &mut ring, first, scanned.bytes)?;
     }

@@ -22,6 +22,8 @@ pub struct Media {
     pub volumes: Vec<Volume>,
     /// Stale header CRCs: advisory.
     pub stale: Vec<Fault>,
+    /// What kept the FIFO from being read to its end when the picture was taken.
+    pub fifo: Option<Fault>,
     /// Size of zone 2 by volume number in bytes; 0 for volumes that do not exist.
     space: Vec<u64>,
 }
@@ -47,6 +49,7 @@ impl Media {
         Media {
             volumes,
             stale,
+            fifo: None,
             space,
         }
     }

@@ -86,7 +86,7 @@ pub struct Report {
     pub bigblocks_used: u64,
     /// FIFO records in the range to undo.
     pub fifo_records: u64,
-    /// Bytes of record data and file data read and compared with their CRCs.
+    /// Bytes of record data, file data and FIFO read and compared with their CRCs.
     pub data_bytes: u64,
     /// Whether every node of the tree could be read.
     pub complete: bool,
@@ -139,7 +139,8 @@ pub fn run(
     findings: &mut dyn FnMut(Finding),
     progress: &mut dyn Progress,
 ) -> Result<Report> {
-    let media = Media::of(view.volumes());
+    let mut media = Media::of(view.volumes());
+    media.fifo = view.fifo_fault().cloned();
     run_on(view, &media, options, findings, progress)
 }
 

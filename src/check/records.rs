@@ -9,7 +9,7 @@ use crate::btree;
 use crate::error::Result;
 use crate::format::node::LeafElement;
 use crate::format::record::{Entry, InodeData, ObjType, rt};
-use crate::format::{Fault, Key, Localization, Offset, Rule, Zone};
+use crate::format::{Fault, Key, Localization, Offset, Rule, Zone, align16};
 use crate::io::Bytes;
 use crate::store::Fetch;
 use std::collections::BTreeMap;
@@ -120,7 +120,7 @@ fn data<F: Fetch + ?Sized>(
         return Ok(Data::Unread);
     }
     run.report.data_bytes += len as u64;
-    run.status.bytes += len as u64;
+    run.status.bytes += align16(len as u64);
     let error = match btree::data(fetch, leaf) {
         Ok(data) if data.crc_ok => return Ok(Data::Good(data.bytes)),
         Ok(data) => btree::record::bad_crc(leaf, &data.bytes, run.version),

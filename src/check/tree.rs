@@ -234,6 +234,7 @@ impl Walk {
         }
         run.tree_faults |= faults;
         run.report.nodes += 1;
+        run.status.bytes += NODE_SIZE as u64;
     }
 }
 

@@ -99,7 +99,9 @@ impl Disks {
             if self.done.contains_key(&ticket.0) {
                 continue;
             }
-            if self.disks[disk].device.in_flight() == 0 {
+            // What is queued still has its turn: the device may have been full a moment ago.
+            let Disk { device, queue } = &self.disks[disk];
+            if device.in_flight() == 0 && queue.is_empty() {
                 let text = format!("{}: a read got lost", self.name(disk));
                 return Err(Error::new(crate::error::Class::Io, text));
             }
