@@ -30,6 +30,7 @@ struct Case {
 const SMALL: &str = "small/small-v7.img";
 const CRASHED: &str = "crash/crash-v7-n031.img";
 const CRASHED_OLD: &str = "crash/crash-v3-n036.img";
+const SLAVE: &str = "mirror/slaveA.img";
 const FILES: &str = "edge/edge.img";
 
 const fn error(rule: Rule, plant: fn(&Image)) -> Case {
@@ -310,6 +311,20 @@ const CASES: &[Case] = &[
             i.edit_leaf(&pair.expect("two versions")[0], |l| {
                 l.base.delete_tid.set(0)
             });
+        }),
+    ),
+    // On a slave the master's pruning can leave that.
+    on(
+        SLAVE,
+        warn(Rule::LeafVersions, |i| {
+            let records = i.records();
+            let pair = records.windows(2).find(|w| {
+                let (a, b) = (w[0].leaf.base.key(), w[1].leaf.base.key());
+                a.localization.pfs() == 1 && is(&w[0].leaf, rt::INODE) && a.cmp_record(&b).is_eq()
+            });
+            let pair = pair.expect("two versions");
+            let later = pair[1].leaf.base.create_tid().0 + 16;
+            i.edit_leaf(&pair[0], |l| l.base.delete_tid.set(later));
         }),
     ),
     error(Rule::LeafZone, |i| {
