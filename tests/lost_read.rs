@@ -86,7 +86,8 @@ fn a_full_queue_that_empties_at_once_loses_nothing() {
         for round in 0..4 {
             let ahead: Vec<_> = (1..6).map(|n| (place(8 * round + n), BUFFER)).collect();
             view.want(&ahead);
-            view.bytes(place(8 * round), BUFFER).expect("a read that is not lost");
+            view.bytes(place(8 * round), BUFFER)
+                .expect("a read that is not lost");
         }
     }
 }

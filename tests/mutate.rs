@@ -244,8 +244,7 @@ fn damaged_volumes_are_survived() {
         );
         return;
     }
-    let soak = std::env::var_os("MALLET_SOAK").is_some();
-    let cases = if soak { 20 * CASES } else { CASES };
+    let cases = common::soak(CASES);
     let next = AtomicU64::new(0);
     let failed = AtomicU64::new(0);
     std::thread::scope(|scope| {

@@ -50,7 +50,7 @@ pub fn open_with(cx: &Context, spec: &Spec, options: &ViewOptions) -> Result<Ope
     let devices = spec
         .volumes
         .iter()
-        .map(|volume| device(cx, volume))
+        .map(|volume| device(cx, volume, spec.volumes.len()))
         .collect::<Result<Vec<_>>>()?;
     let set = VolumeSet::open(devices)?;
     for fault in set.warnings() {
@@ -106,7 +106,9 @@ fn locks(cx: &Context, volumes: &[Volume]) -> Result<Vec<LockGuard>> {
     volumes.iter().map(lock).collect()
 }
 
-fn device(cx: &Context, volume: &Volume) -> Result<Box<dyn Device>> {
+/// Opens one volume of `count`, which share the memory for buffers.
+fn device(cx: &Context, volume: &Volume, count: usize) -> Result<Box<dyn Device>> {
+    let usual = OpenOptions::default();
     let options = OpenOptions {
         engine: match cx.global.io {
             Engine::Auto => io::Engine::Auto,
@@ -119,7 +121,8 @@ fn device(cx: &Context, volume: &Volume) -> Result<Box<dyn Device>> {
             Switch::Off => Direct::Off,
         },
         offset: volume.offset.unwrap_or(0),
-        ..OpenOptions::default()
+        buffers: (usual.buffers / count.max(1)).max(2),
+        ..usual
     };
     io::open(&volume.path, &options)
 }

@@ -71,7 +71,7 @@ impl Default for OpenOptions {
             depth: 32,
             write: false,
             offset: 0,
-            buffers: 16,
+            buffers: 32,
         }
     }
 }

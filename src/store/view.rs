@@ -36,7 +36,7 @@ impl Default for ViewOptions {
     fn default() -> ViewOptions {
         ViewOptions {
             cache_bytes: 64 << 20,
-            readahead_bytes: 32 << 20,
+            readahead_bytes: 64 << 20,
             live: false,
             despite_fifo_faults: false,
         }
@@ -304,7 +304,7 @@ impl View {
 
     /// Makes room for `len` more bytes under way; says whether there is.
     fn make_room(&mut self, len: usize) -> bool {
-        while self.runs.held() + len > 2 * self.readahead {
+        while self.runs.held() + len > self.readahead + self.readahead / 4 {
             let Some(id) = self.runs.oldest_idle() else {
                 return false;
             };

@@ -52,7 +52,6 @@ fn open(disk: &SimDisk, seed: u64, mode: u8) -> Option<View> {
         readahead_bytes: 1 << 20,
         live: mode & 0x20 != 0,
         despite_fifo_faults: mode & 0x80 != 0,
-        ..ViewOptions::default()
     };
     View::open(set, &options).map_err(media_error).ok()
 }
