@@ -7,9 +7,10 @@ use super::{Run, ahead};
 use crate::error::Result;
 use crate::format::freemap::{LAYER1_ENTRIES, LAYER2_ENTRIES, Layer1, Layer2, layer1_entry};
 use crate::format::volume::VolumeHeader;
-use crate::format::{BIGBLOCK, Fault, Offset, Rule, XBUFFER, Zone};
+use crate::format::{BIGBLOCK, CrcKind, Fault, Offset, Rule, XBUFFER, Zone, crc};
 use crate::store::Fetch;
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::mem::{offset_of, size_of};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -139,9 +140,20 @@ fn layer1<F: Fetch + ?Sized>(
             let at = Offset((index as u64) << 42).in_zone(Zone::RAW_BUFFER);
             let place = layer1_entry(root, at);
             if !same(&sums.good1, entry) {
-                match entry.check(place, run.version) {
-                    Ok(()) => sums.good1 = Some(*entry),
-                    Err(fault) => run.sink.error(fault, format!("layer 1 entry of {at}")),
+                let stored = entry.layer1_crc.get();
+                match crc::accept(run.version, stored, |kind| entry.sum(kind)) {
+                    Some(_) => sums.good1 = Some(*entry),
+                    None => {
+                        let expected = entry.sum(CrcKind::of_version(run.version));
+                        layer1_error(
+                            run,
+                            at,
+                            place,
+                            Rule::Layer1Crc,
+                            &format_args!("0x{expected:08x}"),
+                            &format_args!("0x{stored:08x}"),
+                        );
+                    }
                 }
             }
             if layer1_one(run, at, place, entry, sums) {
@@ -170,22 +182,34 @@ fn layer1_one(
         && run.media.holds(array, BIGBLOCK);
     if !exists {
         if entry.is_available() {
-            let fault = Fault::new(Rule::Layer1Pointer, place, "no array", array);
-            run.sink.error(fault, format!("layer 1 entry of {at}"));
+            layer1_error(run, at, place, Rule::Layer1Pointer, &"no array", &array);
         } else if entry.blocks_free.get() != 0 {
-            let fault = Fault::new(Rule::Layer1Free, place, 0, entry.blocks_free);
-            run.sink.error(fault, format!("layer 1 entry of {at}"));
+            layer1_error(run, at, place, Rule::Layer1Free, &0, &entry.blocks_free);
         }
         return false;
     }
     if !sane || !sums.freemap.insert(array.long()) {
         let expected = format!("a big-block of volume {} of its own", at.volume());
-        let fault = Fault::new(Rule::Layer1Pointer, place, expected, array);
-        run.sink.error(fault, format!("layer 1 entry of {at}"));
+        layer1_error(run, at, place, Rule::Layer1Pointer, &expected, &array);
         sums.incomplete = true;
         return false;
     }
     true
+}
+
+/// Says what is wrong with the layer-1 entry at `place`, that of the space at `at`.
+fn layer1_error(
+    run: &mut Run<'_>,
+    at: Offset,
+    place: Offset,
+    rule: Rule,
+    expected: &dyn Display,
+    found: &dyn Display,
+) {
+    run.sink.lazy_error(rule, || {
+        let fault = Fault::new(rule, place, expected, found);
+        (fault, format!("layer 1 entry of {at}"))
+    });
 }
 
 /// Reads and checks the layer-2 array of the space at `base`; returns how many of its big-blocks
@@ -219,15 +243,24 @@ fn layer2<F: Fetch + ?Sized>(
 
 /// Checks one layer-2 entry, that of the big-block at `at` (zone 2).
 fn layer2_one(run: &mut Run<'_>, at: Offset, place: Offset, entry: &Layer2, sums: &mut Sums) {
-    let mut error = |rule, expected: String, found: String| {
-        let what = format!("layer 2 entry of big-block {at}");
-        run.sink
-            .error(Fault::new(rule, place, expected, found), what);
+    let mut error = |rule, expected: &dyn Display, found: &dyn Display| {
+        run.sink.lazy_error(rule, || {
+            let fault = Fault::new(rule, place, expected, found);
+            (fault, format!("layer 2 entry of big-block {at}"))
+        });
     };
     if !same(&sums.good2, entry) {
-        match entry.check(place, run.version) {
-            Ok(()) => sums.good2 = Some(*entry),
-            Err(fault) => error(fault.rule, fault.expected, fault.found),
+        let stored = entry.entry_crc.get();
+        match crc::accept(run.version, stored, |kind| entry.sum(kind)) {
+            Some(_) => sums.good2 = Some(*entry),
+            None => {
+                let expected = entry.sum(CrcKind::of_version(run.version));
+                error(
+                    Rule::Layer2Crc,
+                    &format_args!("0x{expected:08x}"),
+                    &format_args!("0x{stored:08x}"),
+                );
+            }
         }
     }
     let owner = entry.owner();
@@ -237,7 +270,7 @@ fn layer2_one(run: &mut Run<'_>, at: Offset, place: Offset, entry: &Layer2, sums
             true => "an owner, or free: the volume reaches behind it",
             false => "owner 15: the volume ends before it",
         };
-        error(Rule::Layer2End, expected.into(), owner.to_string());
+        error(Rule::Layer2End, &expected, &owner);
         return;
     }
     layer2_form(entry, &mut error);
@@ -247,10 +280,10 @@ fn layer2_one(run: &mut Run<'_>, at: Offset, place: Offset, entry: &Layer2, sums
     // The special owners must be exactly where the header and layer 1 say.
     if sums.undo.contains(&at.long()) {
         if owner != Zone::UNDO {
-            error(Rule::UndoArray, "owner zone 3".into(), owner.to_string());
+            error(Rule::UndoArray, &"owner zone 3", &owner);
         }
     } else if sums.freemap.contains(&at.long()) && owner != Zone::FREEMAP {
-        error(Rule::Layer2Owner, "owner zone 4".into(), owner.to_string());
+        error(Rule::Layer2Owner, &"owner zone 4", &owner);
     }
     sums.undo_found += u64::from(owner == Zone::UNDO);
     sums.freemap_found += u64::from(owner == Zone::FREEMAP);
@@ -264,28 +297,33 @@ fn layer2_one(run: &mut Run<'_>, at: Offset, place: Offset, entry: &Layer2, sums
 }
 
 /// What an entry of each owner can look like.
-fn layer2_form(entry: &Layer2, error: &mut dyn FnMut(Rule, String, String)) {
+fn layer2_form(entry: &Layer2, error: &mut dyn FnMut(Rule, &dyn Display, &dyn Display)) {
     let owner = entry.owner();
     if !matches!(owner.0, 0 | 3 | 4 | 8..=11 | 15) {
         let expected = "owner 0, 3, 4, 8 to 11 or 15";
-        error(Rule::Layer2Owner, expected.into(), owner.to_string());
+        error(Rule::Layer2Owner, &expected, &owner);
     }
     let (append, free) = (entry.append_off.get(), entry.bytes_free.get());
     if let Some(form) = Layer2::canonical(owner) {
         if (append, free) != form {
-            let expected = format!("append_off {}, bytes_free {}", form.0, form.1);
-            let found = format!("{append}, {free}");
-            error(Rule::Layer2Canonical, expected, found);
+            let expected = format_args!("append_off {}, bytes_free {}", form.0, form.1);
+            error(
+                Rule::Layer2Canonical,
+                &expected,
+                &format_args!("{append}, {free}"),
+            );
         }
         return;
     }
     if u64::from(append) > BIGBLOCK {
-        let expected = format!("0 to {BIGBLOCK}");
-        error(Rule::Layer2Append, expected, append.to_string());
+        error(
+            Rule::Layer2Append,
+            &format_args!("0 to {BIGBLOCK}"),
+            &append,
+        );
     }
     if i64::from(free) > BIGBLOCK as i64 {
-        let expected = format!("up to {BIGBLOCK}");
-        error(Rule::Layer2Free, expected, free.to_string());
+        error(Rule::Layer2Free, &format_args!("up to {BIGBLOCK}"), &free);
     }
 }
 

@@ -76,6 +76,18 @@ impl<'a> Sink<'a> {
         }
     }
 
+    /// Takes damage that may come in floods of hundreds of thousands: it is put into words only
+    /// where it is handed out.
+    pub fn lazy_error(&mut self, rule: Rule, words: impl FnOnce() -> (Fault, String)) {
+        let count = self.counts.entry((rule, Severity::Error)).or_default();
+        if *count >= self.per_rule && self.full != Some(rule) {
+            *count += 1;
+            return;
+        }
+        let (fault, detail) = words();
+        self.put(Severity::Error, fault, detail);
+    }
+
     /// Takes damage.
     pub fn error(&mut self, fault: Fault, detail: impl Into<String>) {
         self.put(Severity::Error, fault, detail);
@@ -114,8 +126,18 @@ mod tests {
             sink.error(Fault::new(Rule::DataCrc, Offset(at), "a", "b"), "");
             sink.warn(Fault::new(Rule::MirrorTid, Offset(at), "a", "b"), "");
         }
+        let mut worded = 0;
+        for at in 0..1000 {
+            sink.lazy_error(Rule::NodeCrc, || {
+                worded += 1;
+                let fault = Fault::new(Rule::NodeCrc, Offset(at), "a", "b");
+                (fault, String::new())
+            });
+        }
+        assert_eq!(worded, 3);
+        assert_eq!(sink.counts()[&(Rule::NodeCrc, Severity::Error)], 1000);
         assert_eq!(sink.counts()[&(Rule::DataCrc, Severity::Error)], 1000);
         assert_eq!(sink.counts()[&(Rule::MirrorTid, Severity::Warn)], 1000);
-        assert_eq!(seen.len(), 6);
+        assert_eq!(seen.len(), 9);
     }
 }
