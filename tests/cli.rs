@@ -316,6 +316,44 @@ fn names_cannot_act_on_a_terminal() {
 }
 
 #[test]
+fn dumps_agree_with_each_other() {
+    for spec in [pfs_image(), three_volumes().join(",")] {
+        let told = |line: &str| events(&out(&run_on(line, &spec)), 0);
+        let summary = |line: &str| told(line).last().expect("a summary").clone();
+        let (check, show) = (summary("check --json IMG"), told("show --json IMG"));
+        let count = |kind: &str| show.iter().filter(|event| event["type"] == kind).count();
+        assert_eq!(check["nodes"], count("node"), "{spec}");
+        assert_eq!(check["records"], count("record"), "{spec}");
+        let sound = |event: &&Value| event["type"] == "record" && event["data"] != "good";
+        assert_eq!(show.iter().find(sound), None, "{spec}");
+        // Records come in the order of their keys.
+        let field = |event: &Value, name: &str| -> u64 {
+            let digits = event[name]
+                .as_str()
+                .and_then(|text| text.strip_prefix("0x"));
+            u64::from_str_radix(digits.expect("hexadecimal"), 16).expect("digits")
+        };
+        let keys: Vec<_> = show
+            .iter()
+            .filter(|event| event["type"] == "record")
+            .map(|event| {
+                let signed = |name| field(event, name).cast_signed();
+                let kind = event["rec_type"].as_u64();
+                let place = (field(event, "localization"), signed("obj"), kind);
+                (place, signed("key"), field(event, "create_tid"))
+            })
+            .collect();
+        assert!(keys.is_sorted(), "{spec}");
+        let zones: u64 = told("info --json IMG")
+            .iter()
+            .filter(|event| event["type"] == "zone")
+            .filter_map(|event| event["bigblocks"].as_u64())
+            .sum();
+        assert_eq!(summary("blockmap --json IMG")["bigblocks"], zones, "{spec}");
+    }
+}
+
+#[test]
 fn what_is_shown_can_be_chosen() {
     let image = text(&testdata("skips/m.img")).to_owned();
     let all = events(&out(&run_on("show --json IMG", &image)), 0);
