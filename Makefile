@@ -42,7 +42,7 @@ fuzz:
 	@set -e; for target in $$(ls fuzz/fuzz_targets | sed -n 's/\.rs$$//p'); do \
 		mkdir -p "fuzz/seen/$$target"; \
 		echo "== $$target: $(FUZZ_SECONDS) s"; \
-		$(CARGO) +nightly fuzz run "$$target" "fuzz/seen/$$target" "fuzz/corpus/$$target" -- \
+		$(CARGO) +nightly fuzz run -s none "$$target" "fuzz/seen/$$target" "fuzz/corpus/$$target" -- \
 			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=20; \
 	done
 
