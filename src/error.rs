@@ -76,7 +76,7 @@ impl Error {
     pub fn io(what: impl Into<String>, source: io::Error) -> Error {
         Error {
             class: match source.raw_os_error() {
-                Some(code) if code == nix::libc::ENOSPC => Class::NoSpace,
+                Some(nix::libc::ENOSPC | nix::libc::EDQUOT) => Class::NoSpace,
                 _ => Class::Io,
             },
             text: what.into(),

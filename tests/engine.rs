@@ -6,7 +6,7 @@ use common::golden;
 use mallet::btree::record::extent;
 use mallet::btree::{AsOf, Cursor, Scan, Step, good_data};
 use mallet::error::Class;
-use mallet::format::{Key, Offset, Rule, Tid};
+use mallet::format::{Key, Offset, Rule, Tid, Zone};
 use mallet::io::sim::SimDisk;
 use mallet::io::{OpenOptions, open};
 use mallet::store::freemap::{BigBlocks, layer2};
@@ -227,4 +227,118 @@ fn a_damaged_leaf_is_passed_over() {
         }
     }
     assert_eq!((walked, errors), (scanned, 1));
+}
+
+/// What was announced and never asked for makes room for what is announced later.
+#[test]
+fn abandoned_readahead_makes_room() {
+    let Some(dir) = golden::dir() else { return };
+    let path = golden::file(&dir, "maint/maint-0-before.img");
+    let mut quiet = view(&path);
+    let mut extents = Vec::new();
+    let mut cursor = Cursor::new(Key::MIN, Key::MAX);
+    while let Some(leaf) = cursor.next(&mut quiet).expect("a readable tree") {
+        extents.extend(extent(&leaf).filter(|(at, _)| at.zone() == Zone::LARGE_DATA));
+    }
+    extents.sort_unstable();
+    extents.dedup();
+    let set = quiet.into_volumes();
+    let options = ViewOptions {
+        readahead_bytes: 2 << 20,
+        ..ViewOptions::default()
+    };
+    let mut view = View::open(set, &options).expect("a view");
+    let (abandoned, used) = extents.split_at(extents.len() / 2);
+    for batch in abandoned.chunks(30) {
+        view.want(batch);
+    }
+    let before = view.counters().reads;
+    for batch in used.chunks(30) {
+        view.want(batch);
+        for (at, len) in batch {
+            view.bytes(*at, *len).expect("readable data");
+        }
+    }
+    let reads = view.counters().reads - before;
+    assert!(
+        reads < used.len() as u64 / 2,
+        "{reads} reads of {} extents",
+        used.len()
+    );
+}
+
+/// A failing read in the middle of a joined one harms its own extent in a live view too, where
+/// everything that has been read is settled together.
+#[test]
+fn a_live_view_isolates_bad_sectors() {
+    let Some(dir) = golden::dir() else { return };
+    let path = golden::file(&dir, "maint/maint-0-before.img");
+    let mut quiet = view(&path);
+    let (mut leaves, mut cursor) = (Vec::new(), Cursor::new(Key::MIN, Key::MAX));
+    while let Some(leaf) = cursor.next(&mut quiet).expect("a readable tree") {
+        if extent(&leaf).is_some_and(|(at, _)| at.zone() == Zone::LARGE_DATA) {
+            leaves.push(leaf);
+        }
+    }
+    let base = quiet.header().buf_beg.get().cast_unsigned();
+    let disk = SimDisk::over(File::open(&path).expect("an image")).expect("a disk");
+    let bad: Vec<u64> = leaves
+        .iter()
+        .step_by(9)
+        .map(|leaf| base + leaf.data_offset().short())
+        .collect();
+    for sector in &bad {
+        disk.set_unreadable(*sector..*sector + 512);
+    }
+    let set = VolumeSet::open(vec![Box::new(disk.reader(3))]).expect("a volume");
+    let options = ViewOptions {
+        live: true,
+        ..ViewOptions::default()
+    };
+    let mut view = View::open(set, &options).expect("a view");
+    for batch in leaves.chunks(60) {
+        let wanted: Vec<_> = batch.iter().filter_map(extent).collect();
+        view.want(&wanted);
+        for leaf in batch {
+            let (at, len) = extent(leaf).expect("a place");
+            let from = base + at.short();
+            let harmed = bad.iter().any(|s| (from..from + len as u64).contains(s));
+            match good_data(&mut view, leaf) {
+                Ok(_) => assert!(!harmed, "{at}"),
+                Err(error) => assert!(harmed && error.class() == Class::Io, "{at}: {error}"),
+            }
+        }
+    }
+}
+
+/// The FIFO is read in large pieces; a bad sector that no record lies on does no harm.
+#[test]
+fn a_bad_sector_behind_the_log_does_no_harm() {
+    let Some(dir) = golden::dir() else { return };
+    let path = golden::file(&dir, "crash/crash-v7-n057.img");
+    let quiet = view(&path);
+    let ring = Offset(quiet.header().undo_array[0].get()).short();
+    let ring = quiet.header().buf_beg.get().cast_unsigned() + ring;
+    let behind = ring + quiet.undone().end.next_multiple_of(16384) + 16384;
+    let disk = SimDisk::over(File::open(&path).expect("an image")).expect("a disk");
+    disk.set_unreadable(behind..behind + 512);
+    let open = |despite| {
+        let set = VolumeSet::open(vec![Box::new(disk.reader(1))]).expect("a volume");
+        let options = ViewOptions {
+            despite_fifo_faults: despite,
+            ..ViewOptions::default()
+        };
+        View::open(set, &options)
+    };
+    assert_eq!(open(false).expect("a view").undone(), quiet.undone());
+    // One within the log does, but for those who only report it.
+    let within = ring + quiet.undone().first + 1024;
+    disk.set_unreadable(within..within + 512);
+    let error = open(false).map(drop).expect_err("an unreadable log");
+    assert_eq!(error.class(), Class::Io);
+    let rule = open(true)
+        .expect("a view")
+        .fifo_fault()
+        .map(|fault| fault.rule);
+    assert_eq!(rule, Some(Rule::Fifo));
 }

@@ -8,6 +8,8 @@ use crate::fs::pfs;
 use crate::io::lock::{self, Lock, LockGuard};
 use crate::io::{self, Device, Direct, OpenOptions};
 use crate::store::{View, ViewOptions, VolumeSet};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// An opened file system. The locks last as long as this does.
@@ -107,8 +109,15 @@ fn locks(cx: &Context, volumes: &[Volume]) -> Result<Vec<LockGuard>> {
 }
 
 /// Opens one volume of `count`, which share the memory for buffers.
+///
+/// What another host wrote to a block device never reaches this one's page cache: beside a writer,
+/// devices are read past it or not at all.
 fn device(cx: &Context, volume: &Volume, count: usize) -> Result<Box<dyn Device>> {
     let usual = OpenOptions::default();
+    let is_device = |path: &Path| {
+        std::fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
+    };
+    let live_device = cx.global.live && is_device(&volume.path);
     let options = OpenOptions {
         engine: match cx.global.io {
             Engine::Auto => io::Engine::Auto,
@@ -116,6 +125,15 @@ fn device(cx: &Context, volume: &Volume, count: usize) -> Result<Box<dyn Device>
             Engine::Posix => io::Engine::Posix,
         },
         direct: match cx.global.direct {
+            Switch::Off if live_device => {
+                let text = format!(
+                    "{}: a block device that is being written to can only be read past the page \
+                     cache (leave --direct off out)",
+                    volume.path.display()
+                );
+                return Err(Error::usage(text));
+            }
+            Switch::Auto if live_device => Direct::On,
             Switch::Auto => Direct::Auto,
             Switch::On => Direct::On,
             Switch::Off => Direct::Off,

@@ -18,6 +18,8 @@ pub const FSTYPE: [u8; 16] = [
 ];
 /// Size of the header in bytes.
 pub const HEADER_SIZE: usize = size_of::<VolumeHeader>();
+/// Bytes of zone 2 that addresses can tell apart on one volume.
+pub const ZONE_MAX: u64 = 1 << 52;
 /// The lowest file system version there is.
 pub const VERSION_MIN: u32 = 1;
 /// The highest file system version there is.
@@ -178,8 +180,10 @@ impl VolumeHeader {
         let (bot, mem) = (self.bot_beg.get(), self.mem_beg.get());
         let (beg, end) = (self.buf_beg.get(), self.buf_end.get());
         let inside = u64::try_from(end).is_ok_and(|end| end <= device_size);
+        // Zone-2 offsets have 52 bits.
+        let reachable = self.buffer_space() <= ZONE_MAX;
         let aligned = beg % super::BUFFER as i64 == 0 && end % super::BUFFER as i64 == 0;
-        if !(0 < bot && bot <= mem && mem <= beg && beg < end && inside && aligned) {
+        if !(0 < bot && bot <= mem && mem <= beg && beg < end && inside && aligned && reachable) {
             return fault(
                 Rule::VolumeRange,
                 &format!("0 < boot <= memory log <= buffers < end <= {device_size}, in 16 KiB"),
@@ -244,7 +248,12 @@ impl VolumeHeader {
         }
         for slot in &self.undo_array[..bigblocks as usize] {
             let slot = Offset(slot.get());
-            if slot.zone() != Zone::RAW_BUFFER || slot.volume() != 0 || slot.in_bigblock() != 0 {
+            let inside = slot.short() + BIGBLOCK <= self.buffer_space();
+            if slot.zone() != Zone::RAW_BUFFER
+                || slot.volume() != 0
+                || slot.in_bigblock() != 0
+                || !inside
+            {
                 return fault(Rule::UndoArray, "big-blocks of volume 0", slot.to_string());
             }
         }
@@ -295,4 +304,34 @@ impl VolumeHeader {
 /// The bytes before the first NUL.
 pub fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|b| *b == 0).next().unwrap_or(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header that describes `space` bytes of zone 2.
+    fn header(space: i64) -> VolumeHeader {
+        let mut header = <VolumeHeader as zerocopy::FromZeros>::new_zeroed();
+        header.signature.set(SIGNATURE);
+        header.fstype = FSTYPE;
+        header.bot_beg.set(16384);
+        header.mem_beg.set(16384);
+        header.buf_beg.set(32768);
+        header.buf_end.set(32768 + space);
+        header
+    }
+
+    /// No more space than addresses can tell apart, and no more than the device has.
+    #[test]
+    fn space_is_bounded() {
+        let check = |space: i64, device: u64| header(space).check(Offset::NULL, device).is_ok();
+        let max = ZONE_MAX as i64;
+        assert!(check(max, u64::MAX));
+        assert!(!check(max + 16384, u64::MAX));
+        assert!(!check(1 << 53, u64::MAX));
+        assert!(check(1 << 23, 32768 + (1 << 23)));
+        assert!(!check(1 << 23, 32767 + (1 << 23)));
+        assert!(!check((i64::MAX / 16384 - 4) * 16384, u64::MAX));
+    }
 }

@@ -109,9 +109,15 @@ impl Disks {
         }
     }
 
-    /// The result of a read that was started on `disk`, if it is complete.
-    pub fn take(&mut self, _disk: usize, ticket: Ticket) -> Option<io::Result<Buf>> {
-        self.done.remove(&ticket.0)
+    /// What a read gave, if it is complete and went well. A failure stays for [`Disks::wait`].
+    pub fn take_good(&mut self, ticket: Ticket) -> Option<Buf> {
+        match self.done.remove(&ticket.0)? {
+            Ok(buf) => Some(buf),
+            Err(error) => {
+                self.done.insert(ticket.0, Err(error));
+                None
+            }
+        }
     }
 
     /// Waits until nothing is under way on `disk`; results stay for whoever asks.
@@ -143,7 +149,11 @@ impl Disks {
 
     fn turn(&mut self, disk: usize, min: usize) -> Result<()> {
         let Disk { device, queue } = &mut self.disks[disk];
-        while let Some((tag, at, len)) = queue.pop_front() {
+        // Buffers come from a pool: take none for a read that has no place yet.
+        while device.in_flight() < device.depth() {
+            let Some((tag, at, len)) = queue.pop_front() else {
+                break;
+            };
             let buf = device.buffer(len);
             if device.submit(tag, Op::Read { at, buf }).is_err() {
                 queue.push_front((tag, at, len));

@@ -3,6 +3,7 @@
 use super::Fetch;
 use crate::error::Result;
 use crate::format::freemap::{LAYER2_SPAN, Layer1, Layer2, layer1_entry, layer2_entry};
+use crate::format::volume::ZONE_MAX;
 use crate::format::{BIGBLOCK, Fault, Offset, Rule, Zone};
 use crate::io::Bytes;
 use std::mem::size_of;
@@ -53,7 +54,9 @@ pub fn layer2<F: Fetch + ?Sized>(fetch: &mut F, at: Offset) -> Result<Option<(Of
 /// Walks the layer-2 entries of one volume's existing big-blocks, in order of address. CRCs are left
 /// to the caller: a walk reports what is there.
 pub struct BigBlocks {
-    next: Offset,
+    volume: u8,
+    /// Byte offset in zone 2 of the next big-block, and behind the last one; below 2^53.
+    next: u64,
     end: u64,
     array: Option<Offset>,
     piece: Option<(usize, Bytes)>,
@@ -74,8 +77,9 @@ impl BigBlocks {
     /// The whole big-blocks of volume `number`, which has `space` bytes of zone 2.
     pub fn new(number: u8, space: u64) -> BigBlocks {
         BigBlocks {
-            next: Offset::new(Zone::RAW_BUFFER, number, 0),
-            end: space / BIGBLOCK * BIGBLOCK,
+            volume: number,
+            next: 0,
+            end: space.min(ZONE_MAX) / BIGBLOCK * BIGBLOCK,
             array: None,
             piece: None,
         }
@@ -85,11 +89,11 @@ impl BigBlocks {
     /// layer-1 entry's whole span, or one read of layer-2 entries.
     pub fn next<F: Fetch + ?Sized>(&mut self, fetch: &mut F) -> Result<Option<BigBlock>> {
         loop {
-            let at = self.next;
-            if at.short() >= self.end {
+            if self.next >= self.end {
                 return Ok(None);
             }
-            if at.short().is_multiple_of(LAYER2_SPAN) {
+            let at = Offset::new(Zone::RAW_BUFFER, self.volume, self.next);
+            if self.next.is_multiple_of(LAYER2_SPAN) {
                 (self.array, self.piece) = (None, None);
             }
             let array = match self.array {
@@ -122,17 +126,14 @@ impl BigBlocks {
                 continue;
             };
             let entry = read::<Layer2>(&bytes[within * size_of::<Layer2>()..], place)?;
-            self.next = Offset(at.0 + BIGBLOCK);
+            self.next += BIGBLOCK;
             return Ok(Some(BigBlock { at, place, entry }));
         }
     }
 
     /// Goes on at the next multiple of `span` bytes.
     fn skip(&mut self, span: u64) {
-        let short = (self.next.short() / span + 1)
-            .saturating_mul(span)
-            .min(self.end);
-        self.next = Offset::new(Zone::RAW_BUFFER, self.next.volume(), short);
+        self.next = (self.next / span + 1) * span;
         self.piece = None;
     }
 }

@@ -15,7 +15,7 @@
 //! A first_offset that moved on does not end a view: the records behind it are still there.
 
 use super::VolumeSet;
-use super::undo::{Scanner, span_start};
+use super::undo::{Intact, Scanner, span_start};
 use crate::error::{Class, Error, Result};
 use crate::format::freemap::{LAYER2_SPAN, Layer1, Layer2, layer1_entry, layer2_entry};
 use crate::format::volume::VolumeHeader;
@@ -115,8 +115,8 @@ impl Live {
         if !scanner.has_reached(next) {
             return Err(expired("the log ends before the header says"));
         }
-        if scanner.is_sequenced() && !scanner.is_intact(&mut set.disks)? {
-            return Err(expired("the log was written around its start"));
+        if scanner.is_sequenced() {
+            is_intact_patiently(set, scanner)?;
         }
         if let Some(at) = free_now.first() {
             return Err(expired(format!("big-block {at} is free")));
@@ -178,6 +178,19 @@ fn extend_patiently(set: &mut VolumeSet, scanner: &mut Scanner, next: Offset) ->
             other => return other,
         }
     }
+}
+
+/// Sees to it that the log was not written around its start, giving a sector in the middle of being
+/// written the time to become whole.
+fn is_intact_patiently(set: &mut VolumeSet, scanner: &mut Scanner) -> Result<()> {
+    for _ in 0..RETRIES {
+        match scanner.is_intact(&mut set.disks)? {
+            Intact::Yes => return Ok(()),
+            Intact::No => break,
+            Intact::Unclear => std::thread::sleep(PAUSE),
+        }
+    }
+    Err(expired("the log was written around its start"))
 }
 
 /// The root header as the device has it now.

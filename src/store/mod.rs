@@ -9,6 +9,7 @@ mod disks;
 pub mod fifo;
 pub mod freemap;
 mod live;
+mod overlay;
 pub mod probe;
 mod runs;
 pub mod undo;
@@ -18,6 +19,7 @@ pub mod volumes;
 
 pub use disks::Counters;
 use disks::Disks;
+pub use overlay::Overlay;
 pub use view::{View, ViewOptions};
 pub use volumes::VolumeSet;
 

@@ -113,13 +113,12 @@ impl Runs {
         Some(run)
     }
 
-    /// The oldest run that is not being read.
-    pub fn oldest_idle(&self) -> Option<u64> {
-        let idle = |id: &&u64| {
-            let run = self.runs.get(id);
-            run.is_some_and(|run| !matches!(run.state, State::Reading(_)))
-        };
-        self.order.iter().find(idle).copied()
+    /// The oldest run.
+    pub fn oldest(&self) -> Option<u64> {
+        self.order
+            .iter()
+            .find(|id| self.runs.contains_key(id))
+            .copied()
     }
 
     /// All runs.

@@ -8,8 +8,9 @@
 
 use super::cache::Cache;
 use super::live::Live;
+use super::overlay::Overlay;
 use super::runs::{RUN_MAX, Run, Runs, State, Wish, join};
-use super::undo::{Extent, Overlay, Ring, Scanner};
+use super::undo::{Extent, Ring, Scanner};
 use super::{Counters, Fetch, NodeRef, VolumeSet};
 use crate::error::{Error, Result};
 use crate::format::volume::VolumeHeader;
@@ -71,14 +72,15 @@ impl View {
             let disk = set.root_disk();
             let (scanner, error) = scan(&mut set, &raw);
             if let Some(error) = error {
-                match error.fault() {
-                    Some(fault) if options.despite_fifo_faults => fifo_fault = Some(fault.clone()),
+                match fifo_fault_of(&error, &scanner) {
+                    Some(fault) if options.despite_fifo_faults => fifo_fault = Some(fault),
                     _ => return Err(error.context(set.disks.name(disk))),
                 }
             }
             (None, scanner, raw)
         };
-        let header = header_in_view(&raw, &scanner)?;
+        let header = header_in_view(&raw, &scanner)
+            .map_err(|error| error.context(set.disks.name(set.root_disk())))?;
         Ok(View {
             set,
             header,
@@ -267,7 +269,7 @@ impl View {
         if let Some(live) = live {
             for run in runs.iter_mut() {
                 if let State::Reading(ticket) = run.state
-                    && let Some(Ok(buf)) = set.disks.take(run.disk, ticket)
+                    && let Some(buf) = set.disks.take_good(ticket)
                 {
                     run.state = State::Raw(buf);
                 }
@@ -302,13 +304,16 @@ impl View {
         Ok((first, frames))
     }
 
-    /// Makes room for `len` more bytes under way; says whether there is.
+    /// Makes room for `len` more bytes under way; says whether there is. What has been announced
+    /// longest goes first: whoever announced so much and did not come for it will not.
     fn make_room(&mut self, len: usize) -> bool {
         while self.runs.held() + len > self.readahead + self.readahead / 4 {
-            let Some(id) = self.runs.oldest_idle() else {
+            let Some(run) = self.runs.oldest().and_then(|id| self.runs.remove(id)) else {
                 return false;
             };
-            self.runs.remove(id);
+            if let State::Reading(ticket) = run.state {
+                self.set.disks.cancel(run.disk, ticket);
+            }
         }
         true
     }
@@ -412,6 +417,17 @@ fn scan(set: &mut VolumeSet, raw: &VolumeHeader) -> (Scanner, Option<Error>) {
         }
         Err(error) => (Scanner::blind(disk, raw), Some(error)),
     }
+}
+
+/// What a failed scan says of the FIFO: the violated rule, or that it cannot be read.
+fn fifo_fault_of(error: &Error, scanner: &Scanner) -> Option<Fault> {
+    if let Some(fault) = error.fault() {
+        return Some(fault.clone());
+    }
+    let at = Offset::new(Zone::UNDO, 0, scanner.extent().end);
+    error
+        .is_media()
+        .then(|| Fault::new(Rule::Fifo, at, "a readable log", error))
 }
 
 /// The root header as it was at the start of the range: old bytes laid over, the FIFO's own bounds
