@@ -5,14 +5,20 @@ mod common;
 
 use assert_cmd::cargo::cargo_bin;
 use common::golden::testdata;
+use common::patch::Image;
+use common::program::{copy_to, patch};
+use mallet::format::Offset;
 use mallet::format::mrecord::Body;
-use mallet::format::volume::VolumeHeader;
+use mallet::format::node::LeafElement;
+use mallet::format::record::rt;
+use mallet::mirror::Cycle;
+use mallet::mirror::cycle::Found;
 use mallet::mirror::dump::Dump;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use zerocopy::IntoBytes;
 
 const INC12: [&str; 3] = ["0x1000b02d1", "--end-tid", "0x1000b83a0"];
 
@@ -260,45 +266,37 @@ fn a_reader_that_leaves_breaks_the_link() {
     assert_eq!(output.status.code(), Some(11), "{}", text(&output.stderr));
 }
 
+/// A copy of the volume in which the data of a record of PFS 1 is damaged; the record's element.
+fn damaged(folder: &Path) -> (PathBuf, LeafElement) {
+    let from = testdata("skips/m.img");
+    let copy = copy_to(&from, folder, "m.img", 0);
+    let image = Image::over(&from);
+    let place = image.find(|leaf| {
+        leaf.base.key().localization.pfs() == 1
+            && leaf.base.rec_type.get() == rt::DATA
+            && leaf.data_len.get() == 16384
+    });
+    let at = Offset(place.leaf.data_offset().0 + 5000);
+    patch(&copy, image.byte(at), &[image.read(at, 1)[0] ^ 8]);
+    (copy, place.leaf)
+}
+
+/// The marks of a stream.
+fn marks(stream: &[u8]) -> Vec<String> {
+    let told = events(&feed(&["--json", "mirror-dump"], stream).stdout);
+    let kinds = told.iter().filter_map(|e| e["type"].as_str());
+    kinds
+        .filter(|kind| ["sync", "idle", "term"].contains(kind))
+        .map(str::to_owned)
+        .collect()
+}
+
 #[test]
 fn damage_is_listed_and_the_rest_is_sent() {
     let dir = tempfile::tempdir().expect("a folder");
-    let image = dir.path().join("m.img");
-    let copied = Command::new("cp")
-        .arg("--sparse=always")
-        .args([&testdata("skips/m.img"), &image])
-        .status();
-    assert!(copied.expect("cp").success());
-    let spec = spec(&image, 1);
-    let good = output(&["mirror-read", &spec]).stdout;
-    let mut dump = Dump::new(&good[..]);
-    let (at, object) = loop {
-        let record = dump.next().expect("a sound stream").expect("file data");
-        if let Body::Record { leaf, data, .. } = record.body
-            && data.len() == 16384
-        {
-            break (leaf.data_offset().short(), leaf.base.obj_id.get());
-        }
-    };
-    let mut mode = fs::metadata(&image).expect("the copy").permissions();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut mode, 0o644);
-    fs::set_permissions(&image, mode).expect("write permission");
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .open(&image)
-        .expect("the copy");
-    let mut head = vec![0; 16384];
-    file.read_exact_at(&mut head, 0).expect("the header");
-    let start = VolumeHeader::from_prefix(&head)
-        .expect("a header")
-        .buf_beg
-        .get() as u64;
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, start + at + 5000)
-        .expect("a byte of data");
-    file.write_all_at(&[byte[0] ^ 8], start + at + 5000)
-        .expect("a worse one");
+    let good = output(&["mirror-read", &spec(&testdata("skips/m.img"), 1)]).stdout;
+    let (image, leaf) = damaged(dir.path());
+    let (spec, object) = (spec(&image, 1), leaf.base.obj_id.get());
 
     let bad = output(&["mirror-read", &spec]);
     let stderr = text(&bad.stderr);
@@ -307,13 +305,98 @@ fn damage_is_listed_and_the_rest_is_sent() {
         stderr.contains(&format!("object 0x{object:016x}, bytes ")),
         "{stderr}"
     );
+    assert!(stderr.contains("--accept-damage"), "{stderr}");
     assert_eq!(bad.stdout.len(), good.len());
     let dumped = feed(&["mirror-dump"], &bad.stdout);
     assert_eq!(dumped.status.code(), Some(0));
     assert_eq!(text(&dumped.stdout).matches("(BAD CRC)").count(), 1);
+    assert_eq!(marks(&bad.stdout), ["idle", "term"]);
     let bad = output(&["--json", "mirror-read", &spec]);
     let told = events(&bad.stderr);
     let damage: Vec<_> = told.iter().filter(|e| e["type"] == "damage").collect();
     assert_eq!((damage.len(), &damage[0]["what"]), (1, &"data-crc".into()));
     assert_eq!(told.last().expect("a summary")["damaged"], 1);
+
+    let accepted = output(&["mirror-read", "--accept-damage", &spec]);
+    let stderr = text(&accepted.stderr);
+    assert_eq!(accepted.status.code(), Some(6), "{stderr}");
+    assert!(stderr.contains(&format!("object 0x{object:016x}, bytes ")));
+    assert_eq!(marks(&accepted.stdout), ["sync", "term"]);
+}
+
+/// The cycle file of a stream that met damage and was interrupted says to go on at the damage.
+#[test]
+fn cycle_files_do_not_pass_damage() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (image, leaf) = damaged(dir.path());
+    let (spec, path) = (spec(&image, 1), dir.path().join("cycle"));
+    let cycle = path.to_str().expect("a path of text");
+    let limits = ["-b", "2m", "-t", "2", "-B", "-c", cycle];
+    let part = output(&[&["mirror-read", &spec], &limits[..]].concat());
+    let stderr = text(&part.stderr);
+    assert_eq!(part.status.code(), Some(6), "{stderr}");
+    assert!(stderr.contains("interrupted by timer at"), "{stderr}");
+    assert_eq!(marks(&part.stdout), ["term"]);
+    let Ok(Found::Cycle(file)) = Cycle::load(&path) else {
+        panic!("a cycle file")
+    };
+    assert_eq!(file.stopped_at(1), Some(leaf.base.key()));
+    let rest = output(&["mirror-read", &spec, "-B", "-c", cycle]);
+    assert_eq!(rest.status.code(), Some(6), "{}", text(&rest.stderr));
+    assert_eq!(marks(&rest.stdout), ["idle", "term"]);
+
+    // The original's says nothing of use but the TID.
+    let mut forgetful = file;
+    forgetful.base.btype = b'R';
+    forgetful.store(&path).expect("a cycle file");
+    let all = output(&["mirror-read", &spec, "-B", "-c", cycle]);
+    assert!(text(&all.stderr).contains("is sent again"));
+    assert_eq!(all.stdout, output(&["mirror-read", &spec, "-B"]).stdout);
+}
+
+#[test]
+fn plans_list_impossible_records() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let from = testdata("skips/m.img");
+    let copy = copy_to(&from, dir.path(), "m.img", 0);
+    let image = Image::over(&from);
+    let place = image.find(|leaf| {
+        leaf.base.key().localization.pfs() == 1 && leaf.base.rec_type.get() == rt::DATA
+    });
+    image.edit_leaf(&place, |leaf| leaf.data_len.set(-1));
+    let node = image.node(place.node);
+    patch(&copy, image.byte(place.node), node.as_bytes());
+    let spec = spec(&copy, 1);
+    let plan = output(&["mirror-plan", &spec]);
+    let stderr = text(&plan.stderr);
+    assert_eq!(plan.status.code(), Some(6), "{stderr}");
+    let object = place.leaf.base.obj_id.get();
+    assert!(
+        stderr.contains(&format!("object 0x{object:016x}")),
+        "{stderr}"
+    );
+    let told = events(&output(&["--json", "mirror-plan", &spec]).stdout);
+    let of = |kind: &str| told.iter().filter(|e| e["type"] == kind).count();
+    assert_eq!((of("damage"), of("plan")), (1, 1));
+}
+
+/// With -v a stream says what it scans, on standard error; without it does not.
+#[test]
+fn scans_are_told_to_those_who_ask() {
+    let spec = spec(&testdata("skips/m.img"), 1);
+    let args = [&["mirror-read", &spec], &INC12[..]].concat();
+    let quiet = output(&args);
+    let told = output(&[&args[..], &["-v"]].concat());
+    assert_eq!(told.stdout, quiet.stdout);
+    assert!(!text(&quiet.stderr).contains("scan obj="));
+    let stderr = text(&told.stderr);
+    let line = stderr.lines().rfind(|line| line.contains("scan obj="));
+    let line = line.expect("a line on the scan");
+    assert!(
+        line.contains(" tids=00000001000b02d1:00000001000b83a0 "),
+        "{line}"
+    );
+    let bytes = line.rsplit(' ').next().and_then(|n| n.parse().ok());
+    // All but SYNC and TERM.
+    assert_eq!(bytes, Some(quiet.stdout.len() - 2 * 24), "{line}");
 }

@@ -115,6 +115,10 @@ pub struct Global {
     /// Keep the position of an interrupted one-way stream in this file.
     #[arg(short = 'c', global = true, value_name = "FILE", help_heading = STREAMS)]
     pub cycle: Option<PathBuf>,
+
+    /// Let the target acknowledge a stream although not everything could be read.
+    #[arg(long, global = true, help_heading = STREAMS)]
+    pub accept_damage: bool,
 }
 
 const DEVICES: &str = "Devices";

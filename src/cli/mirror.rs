@@ -75,7 +75,12 @@ pub fn planned(args: &MirrorPlanArgs, cx: &Context) -> Outcome {
         let mut edge = Edge {
             clock: &mut Wall(Instant::now()),
             progress: &mut meter,
-            events: &mut |_| {},
+            events: &mut |event| {
+                if let Event::Damage(damage) = event {
+                    // The summary notices if nobody reads events any more.
+                    let _ = cx.events.emit("damage", damage_event(damage));
+                }
+            },
         };
         plan(&mut opened.view, &request, &mut edge)?
     };
@@ -85,7 +90,7 @@ pub fn planned(args: &MirrorPlanArgs, cx: &Context) -> Outcome {
     }
     cx.events.emit("plan", fields.clone())?;
     cx.events.summary(fields);
-    damage(cx, &report);
+    damage(cx, &report, "a stream would hold everything else");
     match report.stopped {
         Some(stop) => Err(stop.why.into()),
         None if report.damage.is_empty() => Ok(Exit::Done),
@@ -103,7 +108,7 @@ fn request(
 ) -> Result<Request> {
     let pfs = opened.pfs()?;
     let mut source = SourcePfs::from(&pfs);
-    let cycle = cycle.map(|cycle| cycle.resume(source.id));
+    let cycle = cycle.map(|cycle| resume(cx, &cycle, source.id));
     let asked = Asked { begin, end };
     if cx.global.live && !pfs.is_slave() {
         let from = window::one_way(&source, Asked { begin, end: None }, cycle)?.begin;
@@ -118,8 +123,20 @@ fn request(
         pfs: source,
         window: window::one_way(&source, asked, cycle)?,
         split,
-        accept_damage: false,
+        accept_damage: cx.global.accept_damage,
     })
+}
+
+/// Where the cycle file says to go on.
+fn resume(cx: &Context, cycle: &Cycle, pfs: u16) -> (Tid, Option<window::Resume>) {
+    let (begin, resume) = cycle.resume(pfs);
+    if let (Some(_), None) = (cycle.stopped_at(pfs), resume) {
+        let text = "the cycle file does not say where its stream would have ended, as those of \
+                    hammer do not";
+        let text = format!("{text}; everything from {begin} on is sent again");
+        cx.ui.note(0, text);
+    }
+    (begin, resume)
 }
 
 /// What the cycle file says. As in the original, it counts with `-B` only.
@@ -146,7 +163,14 @@ fn read_cycle(cx: &Context, path: &Path) -> Result<Option<Cycle>> {
 /// Says how the stream went, writes the cycle file, and finds the exit status.
 fn conclude(cx: &Context, request: &Request, report: &Report, name: &str) -> Outcome {
     cx.events.summary(counts(&request.window, report));
-    damage(cx, report);
+    let sent = match request.accept_damage {
+        true => "everything else was sent",
+        false => {
+            "everything else was sent, for the target to keep and not to acknowledge \
+             (--accept-damage: to acknowledge)"
+        }
+    };
+    damage(cx, report, sent);
     if let Some(path) = &cx.global.cycle {
         write_cycle(cx, path, request, report)?;
     }
@@ -162,10 +186,10 @@ fn conclude(cx: &Context, request: &Request, report: &Report, name: &str) -> Out
         (_, true) => "interrupted",
         (_, false) => "interrupted by timer",
     };
-    let object = stop.key.obj_id;
+    let object = stop.at.key.obj_id;
     cx.ui
         .note(0, format_args!("Mirror-read {name} {how} at {object:016x}"));
-    cx.events.summary(json!({"stopped_at": key(&stop.key)}));
+    cx.events.summary(json!({"stopped_at": key(&stop.at.key)}));
     match report.damage.is_empty() {
         true => Ok(Exit::Interrupted),
         false => Ok(Exit::Damage),
@@ -176,7 +200,7 @@ fn write_cycle(cx: &Context, path: &Path, request: &Request, report: &Report) ->
     let name = path.display();
     match &report.stopped {
         Some(stop) => {
-            Cycle::stopped(&stop.window, stop.key).store(path)?;
+            Cycle::stopped(&stop.resume.window, stop.resume.key).store(path)?;
             let text = format!("Cyclefile {name} updated for continuation");
             cx.ui.note(0, text);
         }
@@ -191,8 +215,8 @@ fn write_cycle(cx: &Context, path: &Path, request: &Request, report: &Report) ->
     Ok(())
 }
 
-/// Lists what could not be read.
-fn damage(cx: &Context, report: &Report) {
+/// Lists what could not be read, and says what came of the rest.
+fn damage(cx: &Context, report: &Report, rest: &str) {
     let damage = &report.damage;
     if damage.is_empty() {
         return;
@@ -206,7 +230,7 @@ fn damage(cx: &Context, report: &Report) {
         left => format!(" ({left} of them not listed)"),
     };
     cx.ui.warn(format_args!(
-        "{} records or nodes of the source could not be read{more}; everything else was sent",
+        "{} records or nodes of the source could not be read{more}; {rest}",
         damage.count
     ));
 }
@@ -217,7 +241,12 @@ struct Teller<'a> {
     /// Chunks' worth of bytes that the prescan has seen.
     dots: usize,
     window: Option<Window>,
+    /// When it was last said how far the batch is.
+    said: Option<Instant>,
 }
+
+/// Between two words on how far a batch is. (The original rewrites one line after every 512 KiB.)
+const SCANNED: Duration = Duration::from_secs(1);
 
 impl<'a> Teller<'a> {
     fn new(cx: &'a Context) -> Teller<'a> {
@@ -225,6 +254,7 @@ impl<'a> Teller<'a> {
             cx,
             dots: 0,
             window: None,
+            said: None,
         }
     }
 
@@ -238,7 +268,7 @@ impl<'a> Teller<'a> {
             ),
             Event::Batch { window, estimate } => ("batch", batch(window, *estimate)),
             Event::Damage(damage) => ("damage", damage_event(damage)),
-            Event::PrescanChunk | Event::NoWork | Event::BatchEnd => return,
+            Event::PrescanChunk | Event::NoWork | Event::Scanned { .. } => return,
         };
         // The summary notices if nobody reads events any more.
         let _ = self.cx.events.emit(name, fields);
@@ -276,10 +306,18 @@ impl<'a> Teller<'a> {
                 ui.note(self.batch_level(), text);
             }
             Event::NoWork => ui.note(self.batch_level(), "Mirror-read: No work to do"),
-            Event::BatchEnd => {
-                if let Some(window) = self.window {
+            Event::Scanned {
+                object,
+                bytes,
+                whole,
+            } => {
+                let early = self.said.is_some_and(|said| said.elapsed() < SCANNED);
+                if let Some(window) = self.window.filter(|_| *whole || !early) {
+                    self.said = Some(Instant::now());
                     let (begin, end) = (window.begin.0, window.end.0);
-                    ui.note(1, format_args!("scanned tids={begin:016x}:{end:016x}"));
+                    let text =
+                        format!("scan obj={object:016x} tids={begin:016x}:{end:016x} {bytes:11}");
+                    ui.note(1, text);
                 }
             }
             // Listed at the end.

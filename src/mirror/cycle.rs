@@ -6,6 +6,8 @@
 //! changed below the key in the meantime is lost. Here a stream goes on over the whole range, and
 //! below the key from the interrupted window's end. That end stands in the base's `delete_tid`,
 //! which is no part of a key and means nothing to the original; `btype` says whether it is there.
+//! If it is not, in the original's files, the key is of no use: nothing of the window was
+//! acknowledged, and all of it is sent again.
 
 use super::window::{Resume, Window};
 use crate::error::{Error, Result};
@@ -50,19 +52,15 @@ impl Cycle {
     /// The file for a stream of `window` that stopped with everything below `key` sent.
     ///
     /// If the stream was itself a continuation and did not get to the key that it continued at,
-    /// that key and its end stay: below `key` more was sent than they say, which is no harm. An end
-    /// that nobody noted down stays unknown.
+    /// that key and its end stay: below `key` more was sent than they say, which is no harm.
     pub fn stopped(window: &Window, key: Key) -> Cycle {
         let (key, end) = match window.resume {
             Some(resume) if key < resume.key => (resume.key, resume.end),
-            Some(Resume { end: None, .. }) => (key, None),
-            _ => (key, Some(window.end)),
+            _ => (key, window.end),
         };
         let mut base = Base::from_key(key);
-        if let Some(end) = end {
-            base.btype = WITH_END;
-            base.delete_tid.set(end.0);
-        }
+        base.btype = WITH_END;
+        base.delete_tid.set(end.0);
         Cycle {
             base,
             begin: U64::new(window.begin.0),
@@ -78,13 +76,19 @@ impl Cycle {
         }
     }
 
-    /// What TID a stream of PFS `pfs` begins with, and where it goes on unless that is at the very
-    /// start.
-    pub fn resume(&self, pfs: u16) -> (Tid, Option<Resume>) {
+    /// Where a stream of PFS `pfs` stopped; `None` if that is at the very start.
+    pub fn stopped_at(&self, pfs: u16) -> Option<Key> {
         let mut key = self.base.key();
         key.localization = Localization::new(pfs, key.localization.class());
+        (key > Key::pfs_min(pfs)).then_some(key)
+    }
+
+    /// What TID a stream of PFS `pfs` begins with, and where it goes on; `None` if all of its window
+    /// is to be sent, from the very start.
+    pub fn resume(&self, pfs: u16) -> (Tid, Option<Resume>) {
         let end = (self.base.btype == WITH_END).then(|| self.base.delete_tid());
-        let resume = (key > Key::pfs_min(pfs)).then_some(Resume { key, end });
+        let key = self.stopped_at(pfs);
+        let resume = key.zip(end).map(|(key, end)| Resume { key, end });
         (Tid(self.begin.get()), resume)
     }
 
@@ -141,13 +145,13 @@ mod tests {
         Key::first_version(Localization::new(3, 2), obj_id, 0x10, 5)
     }
 
-    fn window(begin: u64, end: u64, resume: Option<(i64, Option<u64>)>) -> Window {
+    fn window(begin: u64, end: u64, resume: Option<(i64, u64)>) -> Window {
         Window {
             begin: Tid(begin),
             end: Tid(end),
             resume: resume.map(|(obj, end)| Resume {
                 key: key(obj),
-                end: end.map(Tid),
+                end: Tid(end),
             }),
         }
     }
@@ -163,7 +167,7 @@ mod tests {
         assert_eq!(Cycle::load(&path).unwrap(), Found::Cycle(cycle));
         let resume = Resume {
             key: key(40),
-            end: Some(Tid(90)),
+            end: Tid(90),
         };
         assert_eq!(cycle.resume(3), (Tid(7), Some(resume)));
     }
@@ -178,11 +182,9 @@ mod tests {
             base,
             begin: U64::new(7),
         };
-        let resume = Resume {
-            key: key(40),
-            end: None,
-        };
-        assert_eq!(cycle.resume(3), (Tid(7), Some(resume)));
+        // It does not say where the window ended: all of it once more.
+        assert_eq!(cycle.stopped_at(3), Some(key(40)));
+        assert_eq!(cycle.resume(3), (Tid(7), None));
         // Its layout: the key's parts and the TID at the end.
         let bytes = cycle.as_bytes();
         assert_eq!(
@@ -196,23 +198,12 @@ mod tests {
         let stopped = |window: Window, obj| {
             let (begin, resume) = Cycle::stopped(&window, key(obj)).resume(3);
             let resume = resume.unwrap();
-            (begin.0, resume.key.obj_id, resume.end.map(|t| t.0))
+            (begin.0, resume.key.obj_id, resume.end.0)
         };
         // Below the old key: the old one stays. At it or behind: the new one.
-        assert_eq!(
-            stopped(window(7, 120, Some((40, Some(90)))), 39),
-            (7, 40, Some(90))
-        );
-        assert_eq!(
-            stopped(window(7, 120, Some((40, Some(90)))), 40),
-            (7, 40, Some(120))
-        );
-        assert_eq!(
-            stopped(window(7, 120, Some((40, Some(90)))), 41),
-            (7, 41, Some(120))
-        );
-        assert_eq!(stopped(window(7, 120, Some((40, None))), 39), (7, 40, None));
-        assert_eq!(stopped(window(7, 120, Some((40, None))), 41), (7, 41, None));
+        assert_eq!(stopped(window(7, 120, Some((40, 90))), 39), (7, 40, 90));
+        assert_eq!(stopped(window(7, 120, Some((40, 90))), 40), (7, 40, 120));
+        assert_eq!(stopped(window(7, 120, Some((40, 90))), 41), (7, 41, 120));
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! source → REC …    an element created in the window, with its data
 //!          PASS …   an older element, as it is now: it still exists, or it is deleted
 //!          SKIP …   nothing is said of this range
-//! source → SYNC     that was all of it     | IDLE  there is nothing to acknowledge
+//! source → SYNC     that was all of it     | IDLE  nothing to acknowledge
 //!        ← UPDATE   (two-way) I have it on stable media up to this TID
 //! source → TERM     no more batches
 //! ```
@@ -28,6 +28,8 @@
 //!   stream ([`cycle`]).
 //! * The target knows the end of the last window that ended with SYNC. What it got of a later batch
 //!   is in place and beyond that TID, so invisible; the next batch repeats it.
+//! * A batch of which something could not be read ends with IDLE, as do all behind it: the original
+//!   lets flagged records count as deleted, and a SYNC would make that final.
 //! * A stream stopped on request ends with TERM and without SYNC. One that broke ends in the middle;
 //!   the target sees the end of the bytes and acknowledges nothing.
 //!

@@ -39,7 +39,7 @@ impl Output for Counter {
 }
 
 /// Finds out what the stream that `request` asks for would hold: the report that [`run`] would
-/// give, but for damage of data, which is not looked at.
+/// give, but for damage that only reading data shows.
 pub fn plan<F: Fetch + ?Sized>(
     fetch: &mut F,
     request: &Request,

@@ -17,6 +17,8 @@ use zerocopy::IntoBytes;
 
 /// Records between two looks at time and signals.
 const RECORDS: u32 = 32;
+/// Bytes of the stream between two events that say how far a batch is.
+const SCANNED: u64 = 512 << 10;
 
 /// What to stream.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +29,7 @@ pub struct Request {
     pub window: Window,
     /// Split into batches of about so many bytes; `None`: one batch (`-B`).
     pub split: Option<u64>,
-    /// Let the target acknowledge batches with unreadable nodes.
+    /// Let the target acknowledge batches of which not everything could be read.
     pub accept_damage: bool,
 }
 
@@ -56,8 +58,15 @@ pub enum Event<'a> {
     NoWork,
     /// Something could not be read.
     Damage(&'a Damage),
-    /// The batch's records are through.
-    BatchEnd,
+    /// Some more of the batch's records are through.
+    Scanned {
+        /// The object of the last of them.
+        object: i64,
+        /// Bytes of the stream so far, in all batches.
+        bytes: u64,
+        /// Whether that was the last of this batch.
+        whole: bool,
+    },
 }
 
 /// Where time, progress and the user come in.
@@ -173,13 +182,23 @@ impl Counts {
     }
 }
 
-/// Where a stream was stopped before its end, between two records.
-#[derive(Debug)]
-pub struct Stop {
+/// A place in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
     /// The window of the batch.
     pub window: Window,
     /// Every key below was sent.
     pub key: Key,
+}
+
+/// Where a stream was stopped before its end, between two records.
+#[derive(Debug)]
+pub struct Stop {
+    /// How far it was.
+    pub at: Position,
+    /// Where a continuation begins: there, or at the first damage that was not acknowledged, which
+    /// no continuation may leave behind.
+    pub resume: Position,
     /// Why: an error of class `Interrupted` (on request) or `Expired` (a writer was too fast).
     pub why: Error,
 }
@@ -213,6 +232,9 @@ pub fn run<F: Fetch + ?Sized>(
         out,
         edge,
         report: Report::default(),
+        held: None,
+        object: 0,
+        scanned: 0,
         estimates: None,
         total: None,
     };
@@ -250,6 +272,12 @@ struct Run<'a, 'e> {
     out: &'a mut dyn Output,
     edge: &'a mut Edge<'e>,
     report: Report,
+    /// The first damage that keeps this and all later batches from being acknowledged.
+    held: Option<Position>,
+    /// The object of the last record.
+    object: i64,
+    /// Bytes of the stream when that was last told.
+    scanned: u64,
     /// The batches' estimated bytes, if there was a prescan.
     estimates: Option<std::vec::IntoIter<u64>>,
     total: Option<u64>,
@@ -257,7 +285,10 @@ struct Run<'a, 'e> {
 
 impl Run<'_, '_> {
     fn stop(&mut self, window: Window, key: Key, why: Error) {
-        self.report.stopped = Some(Stop { window, key, why });
+        let at = Position { window, key };
+        // What was damaged was given out before, so it lies below `key` or in an earlier window.
+        let resume = self.held.unwrap_or(at);
+        self.report.stopped = Some(Stop { at, resume, why });
     }
 
     /// The windows of all batches: one, unless the transfer is to be split and long enough for it.
@@ -297,17 +328,17 @@ impl Run<'_, '_> {
     ) -> Result<Histogram> {
         let mut histogram = Histogram::new(window.begin, window.end);
         let mut source = Source::new(self.request.pfs.id, *window, false);
-        let (mut shown, mut object) = (0, 0);
+        let mut shown = 0;
         loop {
             if source.wants_step(fetch) {
-                self.tell(object)?;
+                self.tell()?;
                 source.step(fetch)?;
                 continue;
             }
             let Some(item) = source.take(fetch)? else {
                 return Ok(histogram);
             };
-            object = item.object();
+            self.object = item.object();
             if let Item::Record { leaf, .. } | Item::Pass(leaf) = &item {
                 histogram.add(leaf);
             }
@@ -327,60 +358,72 @@ impl Run<'_, '_> {
     }
 
     /// Tells how far the stream is; an error ends it.
-    fn tell(&mut self, object: i64) -> Result<()> {
+    fn tell(&mut self) -> Result<()> {
         self.edge.progress.at(&Status {
             items: self.report.counts.records,
             bytes: self.out.bytes(),
             bytes_total: self.total,
-            object,
+            object: self.object,
         })
+    }
+
+    /// Says so if enough of a batch, or the `whole` of it, is through.
+    fn scanned(&mut self, whole: bool) {
+        let bytes = self.report.counts.stream_bytes;
+        if whole || bytes.saturating_sub(self.scanned) >= SCANNED {
+            self.scanned = bytes;
+            (self.edge.events)(&Event::Scanned {
+                object: self.object,
+                bytes,
+                whole,
+            });
+        }
     }
 
     /// Sends the records of one batch.
     fn batch<F: Fetch + ?Sized>(&mut self, fetch: &mut F, window: Window) -> Result<Ended> {
         let estimate = self.estimates.as_mut().and_then(Iterator::next);
         (self.edge.events)(&Event::Batch { window, estimate });
-        if self.is_idle(fetch, &window)? {
-            (self.edge.events)(&Event::NoWork);
-            return Ok(Ended::Idle);
-        }
-        let ended = self.records(fetch, window)?;
-        (self.edge.events)(&Event::BatchEnd);
-        Ok(ended)
-    }
-
-    fn records<F: Fetch + ?Sized>(&mut self, fetch: &mut F, window: Window) -> Result<Ended> {
         let mut source = Source::new(self.request.pfs.id, window, self.out.wants_data());
-        let mut gaps = false;
-        match self.drain(fetch, &window, &mut source, &mut gaps) {
-            Ok(()) => {}
+        let idle = match self.is_idle(fetch, &window) {
+            Ok(false) => self.drain(fetch, &window, &mut source).map(|()| false),
+            idle => idle,
+        };
+        match idle {
+            Ok(true) => {
+                (self.edge.events)(&Event::NoWork);
+                return Ok(Ended::Idle);
+            }
+            Ok(false) => self.scanned(true),
             Err(why) if is_stop(&why) => {
                 self.stop(window, source.position(), why);
                 return Ok(Ended::Stopped);
             }
             Err(error) => return Err(error),
         }
-        Ok(match gaps && !self.request.accept_damage {
-            true => Ended::Gaps,
-            false => Ended::Complete,
+        if self.request.accept_damage {
+            self.held = None;
+        }
+        Ok(match self.held {
+            Some(_) => Ended::Damaged,
+            None => Ended::Complete,
         })
     }
 
-    /// Sends everything that `source` gives; `gaps` is set if that is not everything there is.
+    /// Sends everything that `source` gives.
     fn drain<F: Fetch + ?Sized>(
         &mut self,
         fetch: &mut F,
         window: &Window,
         source: &mut Source,
-        gaps: &mut bool,
     ) -> Result<()> {
-        let (mut object, mut quiet) = (0, RECORDS);
+        let mut quiet = RECORDS;
         loop {
             let step = source.wants_step(fetch);
             quiet += 1;
             if step || quiet > RECORDS {
                 quiet = 0;
-                self.tell(object)?;
+                self.tell()?;
             }
             if step {
                 source.step(fetch)?;
@@ -389,15 +432,17 @@ impl Run<'_, '_> {
             let Some(item) = source.take(fetch)? else {
                 return Ok(());
             };
-            object = item.object();
+            self.object = item.object();
             self.report.counts.item(&item, window);
             if let Some(damage) = item.damage() {
-                *gaps |= matches!(item, Item::Skip { .. });
+                let (window, key) = (*window, damage.from);
+                self.held.get_or_insert(Position { window, key });
                 self.report.damage.add(damage);
                 (self.edge.events)(&Event::Damage(damage));
             }
             self.out.item(&item)?;
             self.out.flush(self.edge.clock, false)?;
+            self.scanned(false);
         }
     }
 }

@@ -61,7 +61,7 @@ pub enum Ended {
     /// There was nothing to send.
     Idle,
     /// Everything that could be read was sent, and not everything could be read.
-    Gaps,
+    Damaged,
     /// Stopped on request before the end.
     Stopped,
 }
@@ -86,16 +86,16 @@ enum State {
 
 /// The source's side of a session.
 ///
-/// A batch is `PFSD PFSD { REC PASS SKIP } (SYNC | IDLE)`, a stream is batches and one TERM. After
-/// a batch with gaps no later one ends with SYNC: whoever acknowledges a TID acknowledges
-/// everything up to it.
+/// A batch is `PFSD PFSD { REC PASS SKIP } (SYNC | IDLE)`, a stream is batches and one TERM. A batch
+/// with damage does not end with SYNC, and no later one does: whoever acknowledges a TID
+/// acknowledges everything up to it.
 #[derive(Debug)]
 pub struct Session {
     pfs: SourcePfs,
     end: crate::format::Tid,
     windows: VecDeque<Window>,
     state: State,
-    gaps: bool,
+    damaged: bool,
 }
 
 impl Session {
@@ -106,7 +106,7 @@ impl Session {
             end,
             windows: VecDeque::new(),
             state: State::Hello,
-            gaps: false,
+            damaged: false,
         }
     }
 
@@ -121,7 +121,7 @@ impl Session {
 
     /// Takes notice of how the records of a batch ended.
     pub fn bulk_ended(&mut self, ended: Ended) {
-        self.gaps |= ended == Ended::Gaps;
+        self.damaged |= ended == Ended::Damaged;
         self.state = match ended {
             // Neither SYNC nor IDLE: the target learns that the batch is not whole.
             Ended::Stopped => State::Term,
@@ -158,7 +158,7 @@ impl Session {
                     false => State::Hello,
                 };
                 Action::Send(match ended {
-                    Ended::Complete if !self.gaps => Message::Sync,
+                    Ended::Complete if !self.damaged => Message::Sync,
                     _ => Message::Idle,
                 })
             }
@@ -245,10 +245,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_behind_a_gap_can_be_acknowledged() {
+    fn nothing_behind_damage_can_be_acknowledged() {
         use Ended::*;
         let windows = [window(1, 10), window(11, 20), window(21, 90)];
-        let said = said(&windows, &[Complete, Gaps, Complete]);
+        let said = said(&windows, &[Complete, Damaged, Complete]);
         let marks: Vec<&str> = said
             .split(' ')
             .filter(|w| ["sync", "idle"].contains(w))

@@ -5,7 +5,7 @@
 
 use super::damage::{Damage, What};
 use super::window::{Window, untouched};
-use crate::btree::record::{data, extent};
+use crate::btree::record::{data, extent, place};
 use crate::btree::{LeafStep, Scan, Step};
 use crate::error::{Error, Result};
 use crate::format::mrecord::{ELEMENT, SKIP, padded};
@@ -138,10 +138,7 @@ impl Source {
                 from,
                 to: key,
                 until: Some(key),
-                begin: resume
-                    .end
-                    .map(Tid::next)
-                    .filter(|begin| *begin <= window.end),
+                begin: Some(resume.end.next()).filter(|begin| *begin <= window.end),
             });
             start = key;
         }
@@ -221,7 +218,9 @@ impl Source {
                 }
             }
             Planned::Record(leaf) => {
-                let item = match self.with_data {
+                // Whether a record without data on the device is sound shows without reading.
+                let reads = matches!(place(&leaf), Ok(Some(_)));
+                let item = match self.with_data || !reads {
                     true => self.with_its_data(fetch, leaf),
                     false => Ok(Item::Record {
                         leaf: sendable(leaf),
@@ -268,7 +267,7 @@ impl Source {
         Ok(Item::Record {
             damage: what.map(|(what, text)| Box::new(Damage::record(&leaf, what, text))),
             leaf: sendable(leaf),
-            data: Some(bytes),
+            data: self.with_data.then_some(bytes),
         })
     }
 

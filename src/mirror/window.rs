@@ -32,8 +32,8 @@ impl Window {
 pub struct Resume {
     /// Every key below was sent.
     pub key: Key,
-    /// The end of the window in which they were sent; `None` if nobody noted it down.
-    pub end: Option<Tid>,
+    /// The end of the window in which they were sent.
+    pub end: Tid,
 }
 
 /// A PFS as the source of a stream.
@@ -126,7 +126,7 @@ pub fn one_way(
     let resume = cycle
         .filter(|(sent, _)| *sent <= begin)
         .and_then(|(_, resume)| resume);
-    if let Some(sent) = resume.and_then(|resume| resume.end)
+    if let Some(sent) = resume.map(|resume| resume.end)
         && sent > end
     {
         return Err(Error::new(
@@ -180,7 +180,7 @@ mod tests {
             };
             let resume = |end| Resume {
                 key: Key::MIN,
-                end: Some(Tid(end)),
+                end: Tid(end),
             };
             let cycle = cycle.map(|(begin, end)| (Tid(begin), Some(resume(end))));
             one_way(&pfs, asked, cycle).map(|w| (w.begin.0, w.end.0))
@@ -198,7 +198,7 @@ mod tests {
         };
         let resume = Resume {
             key: Key::MIN,
-            end: None,
+            end: Tid(80),
         };
         let window_of = |begin| one_way(&pfs, asked, Some((Tid(begin), Some(resume)))).unwrap();
         assert_eq!(window_of(6).resume, Some(resume));

@@ -7,6 +7,7 @@ pub mod patch;
 pub mod program;
 pub mod raw;
 pub mod readers;
+pub mod receiver;
 pub mod streams;
 pub mod unpack;
 

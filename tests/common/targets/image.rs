@@ -255,4 +255,5 @@ fn stream(view: &mut View, request: &Request) {
     while dump.next().expect("our own stream").is_some() {}
     let planned = mirror::plan(view, request, &mut edge).expect("what could be streamed");
     assert_eq!(planned.counts, report.counts);
+    assert!(planned.damage.count <= report.damage.count);
 }
