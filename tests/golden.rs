@@ -132,7 +132,10 @@ fn listing(view: &mut View, tree: Tree) -> Vec<Vec<u8>> {
             Visit::Trouble { error, .. } => panic!("{error}"),
         };
         let inode = found.inode.expect("an inode");
-        let detail = Detail { sha256: true };
+        let detail = &mut Detail {
+            sha256: true,
+            ..Detail::default()
+        };
         let entry = list::entry(view, found, detail, &mut (), &mut status).expect("an entry");
         assert_eq!(entry.error, None);
         let is_file = inode.kind() == Some(ObjType::File);

@@ -10,7 +10,7 @@ use mallet::format::Tid;
 use mallet::format::record::ObjType;
 use mallet::fs::asof::{self, Moment};
 use mallet::fs::diff::{Aspects, Diff};
-use mallet::fs::history::{self, Event};
+use mallet::fs::history::{self, Event, Version, Versions};
 use mallet::fs::namespace::{Final, resolve};
 use mallet::fs::walk::{Found, Scope, Visit, Walk};
 use mallet::fs::{self, ObjectId, Tree, file, pfs};
@@ -216,6 +216,14 @@ proptest! {
     }
 }
 
+fn versions_of(view: &mut View, mut versions: Versions) -> Vec<Version> {
+    let mut all = Vec::new();
+    while let Some(version) = versions.next(view).expect("a history") {
+        all.push(version);
+    }
+    all
+}
+
 #[test]
 fn histories_and_times() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -237,7 +245,8 @@ fn histories_and_times() {
         pfs: 0,
         obj: file.id,
     };
-    let versions = history::inode(&mut view, id, Tid::MAX).expect("a history");
+    let versions = history::inode(id, Tid::MAX);
+    let versions = versions_of(&mut view, versions);
     let sizes: Vec<_> = versions
         .iter()
         .map(|v| match &v.event {
@@ -251,10 +260,12 @@ fn histories_and_times() {
     let old = fs::inode(&mut view, id, made)
         .expect("readable")
         .expect("it was there");
-    let blocks = history::block(&mut view, &old, 10, Tid::MAX).expect("a history");
+    let blocks = history::block(&old, 10, Tid::MAX).expect("a history");
+    let blocks = versions_of(&mut view, blocks);
     let tids: Vec<_> = blocks.iter().map(|v| v.tid).collect();
     assert_eq!(tids, [made, changed, removed]);
-    let blocks = history::block(&mut view, &old, 17_000, Tid::MAX).expect("a history");
+    let blocks = history::block(&old, 17_000, Tid::MAX).expect("a history");
+    let blocks = versions_of(&mut view, blocks);
     let tids: Vec<_> = blocks.iter().map(|v| v.tid).collect();
     assert_eq!(tids, [made, changed]);
     let pfs = pfs::find(&mut view, "built").expect("the label of PFS 0");

@@ -44,17 +44,21 @@ pub fn ls(args: &LsArgs, cx: &Context) -> Outcome {
         objects: 0,
         errors: 0,
     };
-    let detail = Detail {
+    let mut detail = Detail {
         sha256: args.sha256,
+        ..Detail::default()
     };
     let mut walk = Walk::new(object, &path, scope);
+    if args.sha256 {
+        walk = walk.with_contents();
+    }
     let mut meter = cx.meter("ls", "objects");
     let mut status = Status::default();
     while let Some(visit) = walk.next(&mut opened.view)? {
         match visit {
             Visit::Object(found) => {
                 let view = &mut opened.view;
-                let entry = list::entry(view, found, detail, &mut meter, &mut status)?;
+                let entry = list::entry(view, found, &mut detail, &mut meter, &mut status)?;
                 listing.entry(&entry)?;
             }
             Visit::Trouble { path, error } => listing.trouble(&path, &error)?,
@@ -267,7 +271,7 @@ pub fn stat(args: &PathArgs, cx: &Context) -> Outcome {
     let path = canonical(args.path.as_bytes());
     let mut meter = cx.meter("stat", "objects");
     let view = &mut opened.view;
-    let entry = list::entry_of(view, &path, &object, Detail::default(), &mut meter)?;
+    let entry = list::entry_of(view, &path, &object, &mut Detail::default(), &mut meter)?;
     drop(meter);
     let data = &object.inode.data;
     if cx.json() {
@@ -405,6 +409,7 @@ fn finish_get(cx: &Context, report: &extract::Report) -> Outcome {
         "hard_links": report.hard_links,
         "nodes": report.nodes,
         "nodes_left_out": report.nodes_left_out,
+        "links_lost": report.links_lost,
         "bytes": report.bytes,
         "problems": report.problems,
     }));
@@ -412,6 +417,13 @@ fn finish_get(cx: &Context, report: &extract::Report) -> Outcome {
         let count = report.nodes_left_out;
         cx.ui.warn(format_args!(
             "{count} device nodes are left out: only a privileged user can make them"
+        ));
+    }
+    if report.links_lost > 0 {
+        let count = report.links_lost;
+        cx.ui.warn(format_args!(
+            "{count} hard links are files of their own: more than are kept track of, or than the \
+             host allows"
         ));
     }
     cx.ui.note(

@@ -37,23 +37,24 @@ pub fn history(args: &HistoryArgs, cx: &Context) -> Outcome {
     let tree = opened.pfs()?.tree(None);
     let (path, part, object) = find(&mut opened, tree, args.path.as_bytes())?;
     let view = &mut opened.view;
-    let versions = match part {
-        Some(part) => history::block(view, &object.inode, part.offset, tree.asof)?,
-        None => history::inode(view, object.inode.id, tree.asof)?,
+    let mut versions = match part {
+        Some(part) => history::block(&object.inode, part.offset, tree.asof)?,
+        None => history::inode(object.inode.id, tree.asof),
     };
     let obj = object.inode.id.obj;
     if !cx.json() {
         let path = escape::name(path);
         writeln!(cx.out(), "{path}\t{obj:016x} clean {{")?;
     }
-    let mut damaged = false;
-    for version in &versions {
+    let (mut damaged, mut count) = (false, 0u64);
+    while let Some(version) = versions.next(view)? {
+        count += 1;
         damaged |= matches!(version.event, Event::Unreadable(_));
         if cx.json() {
-            cx.events.emit("version", event(version, path, obj))?;
+            cx.events.emit("version", event(&version, path, obj))?;
             continue;
         }
-        let mut line = line(version, &TimeZone::system());
+        let mut line = line(&version, &TimeZone::system());
         if let (Some(part), true) = (part, cx.ui.level() > 0) {
             line += &format!(" '{}'", bytes_at(view, &object.inode, part, version.tid)?);
         }
@@ -62,7 +63,7 @@ pub fn history(args: &HistoryArgs, cx: &Context) -> Outcome {
     if !cx.json() {
         writeln!(cx.out(), "}}")?;
     }
-    cx.events.summary(json!({"versions": versions.len()}));
+    cx.events.summary(json!({"versions": count}));
     Ok(match damaged {
         true => Exit::Damage,
         false => Exit::Done,

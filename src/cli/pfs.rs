@@ -8,7 +8,7 @@ use super::{Context, Exit, Outcome, escape};
 use crate::error::{Class, Error};
 use crate::format::record::PfsData;
 use crate::fs::pfs::{self, Pfs};
-use crate::fs::snapshot::{self, Snapshot};
+use crate::fs::snapshot::{Snapshot, Snapshots};
 use crate::store::Fetch;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -132,29 +132,29 @@ pub fn snapshots(args: &SpecArgs, cx: &Context) -> Outcome {
         )
         .into());
     }
-    let snapshots = snapshot::all(&mut opened.view, pfs.id)?;
     if !cx.json() {
         let mut out = cx.out();
         writeln!(out, "Snapshots on {}\tPFS#{}", args.spec, pfs.id)?;
         writeln!(out, "Transaction ID\t\tTimestamp\t\tNote")?;
     }
-    for snapshot in &snapshots {
+    let mut snapshots = Snapshots::new(pfs.id);
+    while let Some(snapshot) = snapshots.next(&mut opened.view)? {
         if cx.json() {
             let mut fields = Fields::new();
             fields.insert("tid".into(), hex(snapshot.tid.0));
-            fields.insert("time_us".into(), snapshot.time_us().into());
-            put_name(&mut fields, "label", snapshot.label());
+            fields.insert("time_us".into(), snapshot.time_us.into());
+            put_name(&mut fields, "label", &snapshot.label);
             cx.events.emit("snapshot", Value::Object(fields))?;
             continue;
         }
-        writeln!(cx.out(), "{}", line(snapshot, &TimeZone::system()))?;
+        writeln!(cx.out(), "{}", line(&snapshot, &TimeZone::system()))?;
     }
     Ok(Exit::Done)
 }
 
 /// A snapshot's TID, local time and label (operations.md §5.2).
 fn line(snapshot: &Snapshot, zone: &TimeZone) -> String {
-    let seconds = i64::try_from(snapshot.time_us() / 1_000_000).ok();
+    let seconds = i64::try_from(snapshot.time_us / 1_000_000).ok();
     let time = seconds.and_then(|s| Timestamp::from_second(s).ok());
     let time = time.map_or_else(
         || "-".to_owned(),
@@ -163,7 +163,7 @@ fn line(snapshot: &Snapshot, zone: &TimeZone) -> String {
             time.strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
         },
     );
-    let label = match snapshot.label() {
+    let label = match &*snapshot.label {
         [] => "-".to_owned(),
         label => escape::name(label).to_string(),
     };
@@ -174,8 +174,6 @@ fn line(snapshot: &Snapshot, zone: &TimeZone) -> String {
 mod tests {
     use super::*;
     use crate::format::Tid;
-    use crate::format::record::SnapshotData;
-    use zerocopy::FromZeros;
     use zerocopy::little_endian::U32;
 
     #[test]
@@ -195,14 +193,14 @@ mod tests {
 
     #[test]
     fn a_snapshot_on_a_line() {
-        let mut data = SnapshotData::new_zeroed();
-        data.ts.set(1_593_604_800_999_999);
-        let leaf = crate::format::node::LeafElement::new_zeroed();
-        let tid = Tid(0x1_0000_3e80);
-        let mut snapshot = Snapshot { tid, data, leaf };
+        let mut snapshot = Snapshot {
+            tid: Tid(0x1_0000_3e80),
+            time_us: 1_593_604_800_999_999,
+            label: Box::default(),
+        };
         let text = "0x0000000100003e80\t2020-07-01 12:00:00 UTC\t-";
         assert_eq!(line(&snapshot, &TimeZone::UTC), text);
-        snapshot.data.label[..3].copy_from_slice(b"a\x1bb");
+        snapshot.label = (*b"a\x1bb").into();
         assert!(line(&snapshot, &TimeZone::UTC).ends_with("\ta\\x1bb"));
     }
 }

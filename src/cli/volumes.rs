@@ -245,7 +245,7 @@ fn table(cx: &Context, opened: &mut Opened) -> anyhow::Result<()> {
         )?;
     }
     for pfs in pfss {
-        let snapshots = snapshot::all(&mut opened.view, pfs.id)?.len();
+        let snapshots = snapshot::count(&mut opened.view, pfs.id)?;
         if cx.json() {
             let mut fields = Fields::new();
             fields.insert("id".into(), pfs.id.into());

@@ -13,6 +13,7 @@ use crate::format::Tid;
 use crate::format::record::ObjType;
 use crate::progress::{Progress, Status};
 use crate::store::Fetch;
+use nix::errno::Errno;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -35,12 +36,75 @@ pub struct Report {
     pub nodes: u64,
     /// Device nodes left out, as making them takes privileges.
     pub nodes_left_out: u64,
+    /// Files that may have come apart from their other names, for want of a hard link: the host
+    /// refused one, or more than [`LINKS_BYTES_MAX`] were to be remembered.
+    pub links_lost: u64,
     /// Bytes written.
     pub bytes: u64,
     /// Objects with a problem, each told to the caller as it was met.
     pub problems: u64,
     /// Those of them that come from damage in the volume.
     pub damaged: u64,
+}
+
+/// What the first names of objects with several may take of memory, in bytes: those of some
+/// 400 000 objects at a time. Objects met when it is used up are copied under each of their names.
+pub const LINKS_BYTES_MAX: usize = 64 << 20;
+/// What a first name takes beside its bytes.
+const LINK_COST: usize = 96;
+
+/// First names of objects with several names.
+struct Links {
+    first: HashMap<ObjectId, FirstName>,
+    /// Bytes of memory left.
+    left: usize,
+}
+
+struct FirstName {
+    path: Vec<u8>,
+    /// How many names are to come.
+    names: u64,
+}
+
+impl Links {
+    fn new(bytes: usize) -> Links {
+        Links {
+            first: HashMap::new(),
+            left: bytes,
+        }
+    }
+
+    /// Notes the name of an object that has `names` others; `false` if there is no room.
+    fn note(&mut self, id: ObjectId, path: &[u8], names: u64) -> bool {
+        self.forget(id);
+        let Some(left) = self.left.checked_sub(path.len() + LINK_COST) else {
+            return false;
+        };
+        self.left = left;
+        let path = path.to_vec();
+        self.first.insert(id, FirstName { path, names });
+        true
+    }
+
+    fn first(&self, id: ObjectId) -> Option<&[u8]> {
+        self.first.get(&id).map(|first| first.path.as_slice())
+    }
+
+    /// One more name was made. Behind the last one, the object need not be remembered.
+    fn used(&mut self, id: ObjectId) {
+        if let Some(first) = self.first.get_mut(&id) {
+            first.names = first.names.saturating_sub(1);
+            if first.names == 0 {
+                self.forget(id);
+            }
+        }
+    }
+
+    fn forget(&mut self, id: ObjectId) {
+        if let Some(first) = self.first.remove(&id) {
+            self.left += first.path.len() + LINK_COST;
+        }
+    }
 }
 
 /// Copies `object`, named `path`, to `dest`.
@@ -70,7 +134,7 @@ pub fn get<F: Fetch + ?Sized>(
         dest: Dest::open(&folder, existing)?,
         asof: object.asof,
         finish_root: made,
-        links: HashMap::new(),
+        links: Links::new(LINKS_BYTES_MAX),
         left_out: Vec::new(),
         report: Report::default(),
         status: Status::default(),
@@ -126,8 +190,7 @@ struct Copy<'a> {
     asof: Tid,
     /// Whether the folder itself takes on the attributes of the directory copied.
     finish_root: bool,
-    /// The first name of each object with several, and how many are to come.
-    links: HashMap<ObjectId, (Vec<u8>, u64)>,
+    links: Links,
     /// Directories that could not be made: nothing below them is tried.
     left_out: Vec<Vec<u8>>,
     report: Report,
@@ -138,7 +201,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     fn tree<F: Fetch + ?Sized>(&mut self, fetch: &mut F, object: Object) -> Result<()> {
-        let mut walk = Walk::new(object, b"/", Scope::All);
+        let mut walk = Walk::new(object, b"/", Scope::All).with_contents();
         while let Some(visit) = walk.next(fetch)? {
             match visit {
                 Visit::Object(found) => self.found(fetch, found)?,
@@ -260,23 +323,28 @@ impl Copy<'_> {
             }
         }
         if !directory && attributes.nlinks > 1 {
-            let names = attributes.nlinks - 1;
-            self.links.insert(inode.id, (path.to_vec(), names));
+            let noted = self.links.note(inode.id, path, attributes.nlinks - 1);
+            self.report.links_lost += u64::from(!noted);
         }
         Ok(())
     }
 
-    /// Makes `path` another name of an object copied before; `false` if there is none.
+    /// Makes `path` another name of an object copied before; `false` if there is none, or the host
+    /// allows no further link to it: then the object is to be copied anew.
     fn link(&mut self, path: &[u8], id: ObjectId) -> Result<bool> {
-        let Some((first, names)) = self.links.get_mut(&id) else {
+        let Some(first) = self.links.first(id) else {
             return Ok(false);
         };
-        self.dest.hard_link(first, path)?;
-        self.report.hard_links += 1;
-        *names -= 1;
-        if *names == 0 {
-            self.links.remove(&id);
+        match self.dest.hard_link(first, path) {
+            Ok(()) => {}
+            Err(e) if is_no_link(&e) => {
+                self.report.links_lost += 1;
+                return Ok(false);
+            }
+            Err(e) => return Err(e),
         }
+        self.report.hard_links += 1;
+        self.links.used(id);
         Ok(true)
     }
 
@@ -342,8 +410,56 @@ impl Copy<'_> {
     }
 }
 
+/// What the host said.
+fn host_error(error: &Error) -> Option<&std::io::Error> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
 fn is_not_permitted(error: &Error) -> bool {
-    let source = std::error::Error::source(error);
-    let host = source.and_then(|e| e.downcast_ref::<std::io::Error>());
-    host.is_some_and(|e| e.kind() == ErrorKind::PermissionDenied)
+    host_error(error).is_some_and(|e| e.kind() == ErrorKind::PermissionDenied)
+}
+
+/// Whether the host refuses this hard link as such: too many names, another file system mounted
+/// below the folder, or one that has none.
+fn is_no_link(error: &Error) -> bool {
+    let errno = host_error(error).and_then(|e| e.raw_os_error());
+    errno.is_some_and(|errno| {
+        let errno = Errno::from_raw(errno);
+        matches!(
+            errno,
+            Errno::EMLINK | Errno::EPERM | Errno::EXDEV | Errno::EOPNOTSUPP
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_names_within_their_budget() {
+        let id = |obj| ObjectId { pfs: 0, obj };
+        let mut links = Links::new(3 * (LINK_COST + 4));
+        // Hard links from outside the tree: none of these is ever used up.
+        for obj in 0..1000 {
+            assert_eq!(links.note(id(obj), b"name", 1), obj < 3, "{obj}");
+        }
+        assert_eq!(links.first(id(2)), Some(&b"name"[..]));
+        assert_eq!(links.first(id(3)), None);
+        links.used(id(1));
+        assert_eq!(links.first(id(1)), None, "all names are made");
+        assert!(links.note(id(7), b"more", 2) && !links.note(id(8), b"", 1));
+        // Another first name takes the place of the one before.
+        assert!(links.note(id(7), b"then", 1) && links.left == 0);
+        links.used(id(7));
+        assert_eq!((links.left, links.first.len()), (LINK_COST + 4, 2));
+    }
+
+    #[test]
+    fn refusals_of_links() {
+        let refused = |errno: Errno| is_no_link(&Error::io("the host refuses", errno.into()));
+        assert!(refused(Errno::EMLINK) && refused(Errno::EXDEV));
+        assert!(!refused(Errno::ENOSPC) && !refused(Errno::EACCES));
+        assert!(!is_no_link(&Error::damage("no host's error")));
+    }
 }

@@ -20,8 +20,8 @@ use std::collections::VecDeque;
 
 /// Most blocks that a reader announces ahead, however short they are.
 const AHEAD_BLOCKS: usize = 8192;
-/// Most bytes of holes that [`sha256`] hashes in one file.
-pub const HASHED_HOLES_MAX: u64 = 64 << 30;
+/// Bytes of holes that one [`HoleBudget`] allows to hash: some ten minutes to an hour of work.
+pub const HASHED_HOLES_MAX: u64 = 1 << 40;
 /// Zeros to hash holes with.
 static ZEROS: [u8; XBUFFER] = [0; XBUFFER];
 
@@ -297,19 +297,49 @@ pub fn read_at<F: Fetch + ?Sized>(
     Ok(len)
 }
 
-/// The SHA-256 of all of `file` as of `asof`, holes being zeros.
+/// How many bytes of holes may still be hashed: one for all files of a run. Holes cost nothing on
+/// the medium, and an inode can claim 2^63 bytes of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoleBudget(u64);
+
+impl Default for HoleBudget {
+    fn default() -> HoleBudget {
+        HoleBudget(HASHED_HOLES_MAX)
+    }
+}
+
+impl HoleBudget {
+    /// `bytes` of holes.
+    pub fn new(bytes: u64) -> HoleBudget {
+        HoleBudget(bytes)
+    }
+
+    fn spend(&mut self, file: &Inode, len: u64) -> Result<()> {
+        let Some(left) = self.0.checked_sub(len) else {
+            let (id, left) = (file.id, self.0);
+            return Err(Error::damage(format!(
+                "{id}: not hashed: a hole of {len} bytes, and {left} bytes of holes are left of \
+                 what is hashed in one run"
+            )));
+        };
+        self.0 = left;
+        Ok(())
+    }
+}
+
+/// The SHA-256 of all of `file` as of `asof`, holes being zeros, which `holes` pays for.
 ///
-/// The first block that cannot be read ends it. A file with more than [`HASHED_HOLES_MAX`] bytes of
-/// holes is refused (an inode can claim 2^63 bytes).
+/// The first block that cannot be read, or hole that `holes` does not cover, ends it with an error
+/// of class `Damage` or `Io`.
 pub fn sha256<F: Fetch + ?Sized>(
     fetch: &mut F,
     file: &Inode,
     asof: Tid,
+    holes: &mut HoleBudget,
     progress: &mut dyn Progress,
     status: &mut Status,
 ) -> Result<[u8; 32]> {
     let mut hash = Sha256::new();
-    let mut holes = 0u64;
     let mut reader = Reader::new(file, asof);
     while let Some(piece) = reader.next(fetch)? {
         match piece.body {
@@ -320,13 +350,7 @@ pub fn sha256<F: Fetch + ?Sized>(
             }
             Body::Bad(e) => return Err(e),
             Body::Hole => {
-                holes = holes.saturating_add(piece.len);
-                if holes > HASHED_HOLES_MAX {
-                    let id = file.id;
-                    return Err(Error::damage(format!(
-                        "{id}: not hashed: more than {HASHED_HOLES_MAX} bytes of holes"
-                    )));
-                }
+                holes.spend(file, piece.len)?;
                 hash_zeros(&mut hash, piece.len, progress, status)?;
             }
         }

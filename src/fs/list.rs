@@ -1,5 +1,6 @@
 //! What listings show of an object: one value that text, JSON and tests render.
 
+use super::file::HoleBudget;
 use super::namespace::Object;
 use super::walk::Found;
 use super::{Inode, ObjectId, file, symlink_target};
@@ -92,11 +93,13 @@ pub fn kind_name(kind: Option<ObjType>) -> &'static str {
     }
 }
 
-/// How much a listing shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How much a listing shows, and may spend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Detail {
     /// Read files and give their SHA-256.
     pub sha256: bool,
+    /// What may be spent on holes, over all entries.
+    pub holes: HoleBudget,
 }
 
 /// The entry of an object met on a walk. `status` counts objects and bytes read.
@@ -106,7 +109,7 @@ pub struct Detail {
 pub fn entry<F: Fetch + ?Sized>(
     fetch: &mut F,
     found: Found,
-    detail: Detail,
+    detail: &mut Detail,
     progress: &mut dyn Progress,
     status: &mut Status,
 ) -> Result<Entry> {
@@ -130,7 +133,8 @@ pub fn entry<F: Fetch + ?Sized>(
             entry.target = entry.note(target)?;
         }
         Some(ObjType::File) if detail.sha256 => {
-            let sum = file::sha256(fetch, &inode, found.asof, progress, status);
+            let holes = &mut detail.holes;
+            let sum = file::sha256(fetch, &inode, found.asof, holes, progress, status);
             entry.sha256 = entry.note(sum)?;
         }
         Some(ObjType::PseudoFs) | None => {
@@ -148,7 +152,7 @@ pub fn entry_of<F: Fetch + ?Sized>(
     fetch: &mut F,
     path: &[u8],
     object: &Object,
-    detail: Detail,
+    detail: &mut Detail,
     progress: &mut dyn Progress,
 ) -> Result<Entry> {
     let found = Found {

@@ -5,24 +5,116 @@
 //! `/` behind it has its place among its siblings.
 
 use super::ObjectId;
-use super::dir::DirEntry;
+use std::cmp::Ordering;
 
 /// A directory entry as far as the order needs it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Name {
     pub name: Vec<u8>,
-    /// The entry's key, to tell entries of the same name apart.
-    pub key: i64,
     pub target: ObjectId,
 }
 
-impl Name {
-    pub fn of(entry: DirEntry) -> Name {
-        Name {
-            key: entry.leaf.base.key.get(),
-            name: entry.name,
-            target: entry.target,
+/// Where a name stands in the order: its bytes, then the entry's key, which tells entries of the
+/// same name apart.
+pub(super) type Place = (Vec<u8>, i64);
+
+/// Names close together in memory: all bytes in one piece, [`SLOT`] bytes more for each.
+#[derive(Default)]
+struct Names {
+    bytes: Vec<u8>,
+    slots: Vec<Slot>,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    at: u32,
+    len: u16,
+    pfs: u16,
+    key: i64,
+    obj: i64,
+}
+
+/// Bytes that a name takes beside its own.
+const SLOT: usize = size_of::<Slot>();
+
+impl Names {
+    /// Bytes of memory in use.
+    fn cost(&self) -> usize {
+        self.bytes.len() + self.slots.len() * SLOT
+    }
+
+    /// Takes a name in. Names of more than 64 KiB, and of 4 GiB in all, have no place here: names
+    /// of the medium are short, and those held much fewer.
+    fn push(&mut self, name: &[u8], key: i64, target: ObjectId) {
+        let at = u32::try_from(self.bytes.len());
+        let len = u16::try_from(name.len());
+        let (Ok(at), Ok(len)) = (at, len) else {
+            return;
+        };
+        self.bytes.extend_from_slice(name);
+        self.slots.push(Slot {
+            at,
+            len,
+            pfs: target.pfs,
+            key,
+            obj: target.obj,
+        });
+    }
+
+    fn name(&self, slot: &Slot) -> &[u8] {
+        name_in(&self.bytes, slot)
+    }
+
+    fn place(&self, slot: &Slot) -> Place {
+        (self.name(slot).to_vec(), slot.key)
+    }
+
+    /// Gives up the bytes that no slot names any more. Leaves the slots in no order.
+    fn pack(&mut self) {
+        self.slots.sort_unstable_by_key(|slot| slot.at);
+        let mut end = 0;
+        for slot in &mut self.slots {
+            let (at, len) = (slot.at as usize, usize::from(slot.len));
+            self.bytes.copy_within(at..at + len, end);
+            // Not above `at`, which is a u32.
+            slot.at = end as u32;
+            end += len;
         }
+        self.bytes.truncate(end);
+    }
+
+    fn sort(&mut self) {
+        let bytes = &self.bytes;
+        self.slots.sort_unstable_by(|a, b| order(bytes, a, b));
+    }
+
+    fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.slots.shrink_to_fit();
+    }
+}
+
+fn name_in<'a>(bytes: &'a [u8], slot: &Slot) -> &'a [u8] {
+    &bytes[slot.at as usize..][..usize::from(slot.len)]
+}
+
+fn order(bytes: &[u8], a: &Slot, b: &Slot) -> Ordering {
+    let place = |slot| (name_in(bytes, slot), slot.key);
+    place(a).cmp(&place(b))
+}
+
+/// A part of a directory's names, sorted.
+#[derive(Default)]
+pub(super) struct Batch {
+    names: Names,
+    /// Whether the directory has more, above all of these.
+    more: bool,
+}
+
+impl Batch {
+    /// Bytes of memory.
+    pub fn cost(&self) -> usize {
+        self.names.cost()
     }
 }
 
@@ -40,10 +132,11 @@ pub(super) enum Turn<D> {
 
 /// One directory's entries, and the descents among them, in path order.
 pub(super) struct Level<D> {
-    batch: std::vec::IntoIter<Name>,
-    more: bool,
-    /// The last name of the batches so far.
-    last: Option<(Vec<u8>, i64)>,
+    batch: Batch,
+    /// How many names of the batch were given.
+    next: usize,
+    /// The last place of the batches so far.
+    last: Option<Place>,
     /// The name given last.
     given: Vec<u8>,
     /// Directories yet to enter. The contents of `x` come behind all siblings that begin with `x`
@@ -55,30 +148,58 @@ pub(super) struct Level<D> {
 impl<D> Level<D> {
     pub fn new() -> Level<D> {
         Level {
-            batch: Vec::new().into_iter(),
-            more: true,
+            batch: Batch {
+                more: true,
+                ..Batch::default()
+            },
+            next: 0,
             last: None,
             given: Vec::new(),
             waiting: Vec::new(),
         }
     }
 
-    /// Takes the next batch: sorted, above all before. `more` says whether others follow.
-    pub fn refill(&mut self, batch: Vec<Name>, more: bool) {
-        if let Some(last) = batch.last() {
-            self.last = Some((last.name.clone(), last.key));
+    /// Takes the next batch: above all before.
+    pub fn refill(&mut self, batch: Batch) {
+        self.batch = batch;
+        self.next = 0;
+        self.remember_last();
+    }
+
+    fn remember_last(&mut self) {
+        let names = &self.batch.names;
+        if let Some(last) = names.slots.last() {
+            self.last = Some(names.place(last));
         }
-        self.batch = batch.into_iter();
-        self.more = more;
     }
 
-    /// What is above the entry given last in the batch.
-    pub fn coming(&self) -> &[Name] {
-        self.batch.as_slice()
+    /// Gives up the names given, and the upper half of those to come: they will be read again.
+    pub fn halve(&mut self) {
+        let names = &mut self.batch.names;
+        names.slots.drain(..self.next);
+        self.next = 0;
+        let keep = names.slots.len().div_ceil(2);
+        self.batch.more |= keep < names.slots.len();
+        names.slots.truncate(keep);
+        names.pack();
+        names.sort();
+        names.shrink();
+        self.remember_last();
     }
 
-    /// The name and key above which the next batch begins.
-    pub fn above(&self) -> Option<(Vec<u8>, i64)> {
+    /// Bytes of memory that the batch takes.
+    pub fn cost(&self) -> usize {
+        self.batch.cost()
+    }
+
+    /// What the entries of the batch above the one given last name.
+    pub fn coming(&self) -> impl Iterator<Item = ObjectId> {
+        let slots = &self.batch.names.slots[self.next..];
+        slots.iter().map(Slot::target)
+    }
+
+    /// The place above which the next batch begins.
+    pub fn above(&self) -> Option<Place> {
         self.last.clone()
     }
 
@@ -88,70 +209,112 @@ impl<D> Level<D> {
     }
 
     pub fn turn(&mut self) -> Turn<D> {
-        let next = self.batch.as_slice().first();
-        if next.is_none() && self.more {
+        let names = &self.batch.names;
+        let next = names.slots.get(self.next);
+        if next.is_none() && self.batch.more {
             return Turn::Refill;
         }
-        let first = self.waiting.last().is_some_and(|(name, _)| {
-            next.is_none_or(|next| name.iter().chain(b"/").lt(next.name.iter()))
-        });
+        let next = next.map(|slot| (names.name(slot), slot.target()));
+        let first = self
+            .waiting
+            .last()
+            .is_some_and(|(name, _)| next.is_none_or(|(next, _)| name.iter().chain(b"/").lt(next)));
         if first && let Some((name, into)) = self.waiting.pop() {
             return Turn::Descend(name, into);
         }
-        match self.batch.next() {
-            Some(name) => {
-                let again = self.given == name.name;
-                self.given.clone_from(&name.name);
-                Turn::Entry(name, again)
-            }
-            None => Turn::Done,
+        let Some((name, target)) = next else {
+            return Turn::Done;
+        };
+        let name = name.to_vec();
+        self.next += 1;
+        let again = self.given == name;
+        self.given.clone_from(&name);
+        Turn::Entry(Name { name, target }, again)
+    }
+}
+
+impl Slot {
+    fn target(&self) -> ObjectId {
+        ObjectId {
+            pfs: self.pfs,
+            obj: self.obj,
         }
     }
 }
 
-/// Keeps the `limit` smallest names above one.
+/// Keeps the smallest names above a place, as many as fit.
 pub(super) struct Smallest {
     limit: usize,
-    above: Option<(Vec<u8>, i64)>,
-    names: Vec<Name>,
-    more: bool,
+    above: Option<Place>,
+    /// What is not below this was left out.
+    ceiling: Option<Place>,
+    names: Names,
 }
 
 impl Smallest {
-    pub fn new(limit: usize, above: Option<(Vec<u8>, i64)>) -> Smallest {
+    /// Keeps up to `limit` bytes ([`Batch::cost`]), but one name at least.
+    pub fn new(limit: usize, above: Option<Place>) -> Smallest {
         Smallest {
             limit,
             above,
-            names: Vec::new(),
-            more: false,
+            ceiling: None,
+            names: Names::default(),
         }
     }
 
-    pub fn add(&mut self, name: Name) {
-        if let Some((above, key)) = &self.above
-            && (&name.name, name.key) <= (above, *key)
+    /// Whether [`Smallest::add`] of one more name leaves out others for the first time.
+    pub fn wants_room(&self, name: &[u8]) -> bool {
+        self.ceiling.is_none() && self.names.cost() + name.len() + SLOT > self.limit
+    }
+
+    /// Keeps more from now on.
+    pub fn widen(&mut self, limit: usize) {
+        self.limit = self.limit.max(limit);
+    }
+
+    pub fn add(&mut self, name: &[u8], key: i64, target: ObjectId) {
+        let place = |place: &Place| (name, key).cmp(&(place.0.as_slice(), place.1));
+        if self
+            .above
+            .as_ref()
+            .is_some_and(|above| place(above).is_le())
+            || self.ceiling.as_ref().is_some_and(|top| place(top).is_ge())
         {
             return;
         }
-        self.names.push(name);
-        if self.names.len() >= self.limit.saturating_mul(2) {
+        self.names.push(name, key, target);
+        if self.names.cost() > self.limit {
             self.cut();
         }
     }
 
+    /// Leaves out the greatest, so that the rest takes 7/8 of the limit or less.
     fn cut(&mut self) {
-        if self.names.len() > self.limit {
-            self.names.select_nth_unstable(self.limit);
-            self.names.truncate(self.limit);
-            self.more = true;
+        let names = &mut self.names;
+        let goal = self.limit / 8 * 7;
+        let mut cost = names.cost();
+        while cost > goal && names.slots.len() > 1 {
+            let count = names.slots.len();
+            let keep = (count - count.div_ceil(8)).max(1);
+            let bytes = &names.bytes;
+            let compare = |a: &Slot, b: &Slot| order(bytes, a, b);
+            names.slots.select_nth_unstable_by(keep, compare);
+            self.ceiling = Some(names.place(&names.slots[keep]));
+            let dropped = names.slots.drain(keep..);
+            cost -= dropped
+                .map(|slot| usize::from(slot.len) + SLOT)
+                .sum::<usize>();
         }
+        names.pack();
     }
 
-    pub fn finish(mut self) -> (Vec<Name>, bool) {
-        self.cut();
-        self.names.sort_unstable();
-        self.names.shrink_to_fit();
-        (self.names, self.more)
+    pub fn finish(mut self) -> Batch {
+        self.names.sort();
+        self.names.shrink();
+        Batch {
+            names: self.names,
+            more: self.ceiling.is_some(),
+        }
     }
 }
 
@@ -190,23 +353,22 @@ mod tests {
         paths
     }
 
-    /// Walks a model tree with [`Level`]s, `batch` names at a time.
-    fn walked_paths(tree: &Node, batch: usize) -> Vec<Vec<u8>> {
+    /// Walks a model tree with [`Level`]s, `batch` bytes of names at a time; every so many turns
+    /// (`give_up`), the directories above give up half of theirs.
+    fn walked_paths(tree: &Node, batch: usize, give_up: usize) -> Vec<Vec<u8>> {
         let mut paths = Vec::new();
+        let mut turns = 0;
         let mut stack = vec![(tree, Vec::new(), Level::<&Node>::new())];
         while let Some((node, path, level)) = stack.last_mut() {
             match level.turn() {
                 Turn::Refill => {
                     let last = level.above().map(|(name, _)| name);
                     let above = node.0.keys().filter(|n| Some(*n) > last.as_ref());
-                    let names = above.cloned().map(|name| Name {
-                        name,
-                        key: 0,
-                        target: ObjectId::root(0),
-                    });
-                    let names: Vec<Name> = names.collect();
-                    let more = names.len() > batch;
-                    level.refill(names.into_iter().take(batch).collect(), more);
+                    let mut smallest = Smallest::new(batch, level.above());
+                    for name in above {
+                        smallest.add(name, 0, ObjectId::root(0));
+                    }
+                    level.refill(smallest.finish());
                 }
                 Turn::Entry(name, again) => {
                     assert!(!again);
@@ -216,6 +378,10 @@ mod tests {
                     level.descend(name.name, child);
                 }
                 Turn::Descend(name, child) => {
+                    turns += 1;
+                    if turns % give_up == 0 {
+                        level.halve();
+                    }
                     let path = [path.as_slice(), b"/", &name].concat();
                     stack.push((child, path, Level::new()));
                 }
@@ -229,31 +395,48 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_is_that_of_sorted_paths(tree in tree(), batch in 1usize..5) {
-            prop_assert_eq!(walked_paths(&tree, batch), sorted_paths(&tree));
+        fn order_is_that_of_sorted_paths(
+            tree in tree(),
+            batch in 1usize..200,
+            give_up in 1usize..5,
+        ) {
+            prop_assert_eq!(walked_paths(&tree, batch, give_up), sorted_paths(&tree));
         }
 
         #[test]
         fn batches_of_smallest_names(
             names in proptest::collection::vec((name(), 0i64..3), 0..60),
-            limit in 1usize..20,
+            limit in 1usize..1000,
         ) {
-            let mut all: Vec<(Vec<u8>, i64)> = names.clone();
+            let mut all: Vec<Place> = names.clone();
             all.sort();
             all.dedup();
-            let mut given = Vec::new();
+            let mut shuffled = names;
+            shuffled.sort_by_key(|(name, key)| (name.iter().rev().copied().collect::<Vec<_>>(), *key));
+            shuffled.dedup();
+            let mut given: Vec<Place> = Vec::new();
+            let mut passes = 0;
             loop {
+                passes += 1;
                 let mut smallest = Smallest::new(limit, given.last().cloned());
-                for (name, key) in &all {
-                    let (name, key) = (name.clone(), *key);
-                    smallest.add(Name { name, key, target: ObjectId::root(0) });
+                for (name, key) in &shuffled {
+                    let target = ObjectId { pfs: 7, obj: key * 3 };
+                    smallest.add(name, *key, target);
                 }
-                let (batch, more) = smallest.finish();
-                prop_assert!(batch.len() <= limit);
-                given.extend(batch.into_iter().map(|n| (n.name, n.key)));
+                let Batch { names, more } = smallest.finish();
+                prop_assert!(names.cost() <= limit || names.slots.len() == 1);
+                prop_assert!(!names.slots.is_empty() || all.is_empty());
+                given.extend(names.slots.iter().map(|slot| names.place(slot)));
+                let target = |slot: &Slot| slot.target() == ObjectId { pfs: 7, obj: slot.key * 3 };
+                prop_assert!(names.slots.iter().all(target));
                 if !more {
                     break;
                 }
+            }
+            let cost: usize = all.iter().map(|(name, _)| name.len() + SLOT).sum();
+            // Batches are at least three quarters full, but for one name and rounding.
+            if limit > 400 {
+                prop_assert!(passes <= cost / (limit / 4 * 3 - 60) + 1, "{} passes", passes);
             }
             prop_assert_eq!(given, all);
         }
@@ -268,7 +451,7 @@ mod tests {
                 node = node.0.entry(part.as_bytes().to_vec()).or_default();
             }
         }
-        let paths = walked_paths(&tree, 10);
+        let paths = walked_paths(&tree, 1000, 1000);
         let paths: Vec<_> = paths.iter().map(|p| String::from_utf8_lossy(p)).collect();
         assert_eq!(paths, ["/a", "/a b", "/a b/y", "/a!", "/a/x", "/a0"]);
     }

@@ -1,9 +1,12 @@
 //! All objects below one, in byte order of their full paths.
 //!
-//! Bounds, whatever the medium says: a directory's entries are sorted in memory in batches of the
-//! [`HELD_MAX`] smallest names at most (larger directories are read several times), paths are at
-//! most [`DEPTH_MAX`] deep, a directory below itself is not entered, and one that has several names
-//! is entered anew at most [`REVISITS_MAX`] times in a walk.
+//! Bounds, whatever the medium says: names are sorted in memory, [`HELD_MAX`] bytes of them at most
+//! over all directories being walked. Of a larger directory the smallest names that fit are taken,
+//! and it is read again for the next ones: 10 million names of 20 bytes take some 20 passes. Nested
+//! large directories share: one that needs room takes it from the one that holds most, which is
+//! read once more for what it gave up. Paths are at most [`DEPTH_MAX`] deep, a directory below
+//! itself is not entered, and one that has several names is entered anew at most [`REVISITS_MAX`]
+//! times in a walk.
 
 use super::dir::{Entries, name_is_valid};
 use super::namespace::{Object, missing_inode, show};
@@ -12,14 +15,15 @@ use super::{Inode, ObjectId};
 use crate::btree;
 use crate::error::{Class, Error, Result};
 use crate::format::record::rt;
-use crate::format::{Fault, Localization, Rule, Tid};
+use crate::format::{Fault, HALF_BUFFER, Localization, Offset, Rule, Tid, Zone};
 use crate::store::Fetch;
 use std::collections::{HashSet, VecDeque};
 
-/// Most names held in memory for sorting, over all directories being walked.
-const HELD_MAX: usize = 1 << 18;
-/// Fewest names a directory holds at a time.
-const HELD_MIN: usize = 64;
+/// Most bytes of names (and 24 for each) held in memory for sorting, over all directories being
+/// walked; one being sorted may have as much again of its own share allocated, not in use.
+const HELD_MAX: usize = 28 << 20;
+/// What a directory may hold when there is no room: at 2048 levels, 8 MiB.
+const HELD_MIN: usize = 4 << 10;
 /// Levels of directories that are entered.
 const DEPTH_MAX: usize = 2048;
 /// How often a walk enters a directory that it has entered before by another path. After a crash
@@ -51,7 +55,8 @@ pub struct Found {
 #[derive(Debug)]
 pub enum Visit {
     /// An object. If it is a directory whose `error` is `None`, its contents follow later, and a
-    /// [`Visit::Leave`].
+    /// [`Visit::Leave`]; or a [`Visit::Trouble`] of its path alone, if its inode is not to be had
+    /// any more by then.
     Object(Found),
     /// Everything below this directory has been visited.
     Leave {
@@ -82,6 +87,8 @@ pub enum Scope {
 pub struct Walk {
     asof: Tid,
     scope: Scope,
+    contents: bool,
+    memory: usize,
     start: Option<Object>,
     /// The path of the directory on top of the stack, without a `/` at its end.
     path: Vec<u8>,
@@ -98,7 +105,7 @@ struct Frame {
     /// Length of its path in [`Walk::path`].
     path_len: usize,
     level: Level<ObjectId>,
-    /// Entries in memory when the last batch was read, as accounted in [`Walk::held`].
+    /// Bytes of names in memory, as accounted in [`Walk::held`].
     held: usize,
     /// Entries of the batch whose inodes are announced.
     announced: usize,
@@ -114,6 +121,8 @@ impl Walk {
         Walk {
             asof: object.asof,
             scope,
+            contents: false,
+            memory: HELD_MAX,
             start: Some(object),
             path: trimmed,
             stack: Vec::new(),
@@ -122,6 +131,20 @@ impl Walk {
             entered: HashSet::new(),
             revisits: 0,
         }
+    }
+
+    /// Announces the contents of small files with their inodes ([`Fetch::want`]), for a caller who
+    /// reads the files met.
+    pub fn with_contents(mut self) -> Walk {
+        self.contents = true;
+        self
+    }
+
+    /// Holds up to `bytes` of names in memory (and 4 KiB for each directory on the way down)
+    /// instead of 28 MiB: less memory, and large directories are read more often.
+    pub fn with_memory(mut self, bytes: usize) -> Walk {
+        self.memory = bytes;
+        self
     }
 
     /// The next stop; `None` at the end.
@@ -213,9 +236,15 @@ impl Walk {
         id: ObjectId,
     ) -> Result<()> {
         // It was there a moment ago.
-        let inode = super::inode(fetch, id, self.asof);
-        let Some(inode) = inode? else {
-            return Ok(());
+        let inode = match super::inode(fetch, id, self.asof) {
+            Ok(Some(inode)) => inode,
+            Ok(None) => return Ok(()),
+            Err(error) if error.is_media() => {
+                let path = [&self.path, b"/".as_slice(), name].concat();
+                self.troubles.push_back((path, error));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
         };
         self.path.push(b'/');
         self.path.extend_from_slice(name);
@@ -229,7 +258,7 @@ impl Walk {
         name: Name,
         again: bool,
     ) -> Result<Visit> {
-        self.announce(fetch);
+        self.announce(fetch, name.target);
         let frame = self
             .stack
             .last_mut()
@@ -312,8 +341,8 @@ impl Walk {
         }
     }
 
-    /// Announces the inodes of the entries to come.
-    fn announce<F: Fetch + ?Sized>(&mut self, fetch: &mut F) {
+    /// Announces the inodes of the entry that leads to `here` and of those to come.
+    fn announce<F: Fetch + ?Sized>(&mut self, fetch: &mut F, here: ObjectId) {
         let asof = self.asof;
         let Some(frame) = self.stack.last_mut() else {
             return;
@@ -322,15 +351,18 @@ impl Walk {
             frame.announced -= 1;
             return;
         }
-        let coming = frame.level.coming().iter().take(AHEAD);
-        frame.announced = coming.len();
-        let extents: Vec<_> = coming
-            .filter_map(|name| {
-                let key = name.target.key(Localization::INODE, rt::INODE, 0);
-                let leaf = btree::lookup(fetch, key, asof).ok()??;
-                btree::record::extent(&leaf)
-            })
-            .collect();
+        let mut coming = vec![here];
+        coming.extend(frame.level.coming().take(AHEAD - 1));
+        frame.announced = coming.len() - 1;
+        let inodes = |id: &ObjectId| {
+            let key = id.key(Localization::INODE, rt::INODE, 0);
+            let leaf = btree::lookup(fetch, key, asof).ok()??;
+            btree::record::extent(&leaf)
+        };
+        let mut extents: Vec<_> = coming.iter().filter_map(inodes).collect();
+        if self.contents {
+            extents.extend(coming.iter().filter_map(|id| small_data(fetch, *id, asof)));
+        }
         if extents.len() > 1 {
             fetch.want(&extents);
         }
@@ -341,14 +373,21 @@ impl Walk {
         let path = self.shown();
         let frame = self.stack.last_mut().expect("a frame asked for it");
         self.held -= frame.held;
-        let limit = (HELD_MAX.saturating_sub(self.held) / 2).max(HELD_MIN);
-        let first_pass = frame.level.above().is_none();
-        let mut smallest = Smallest::new(limit, frame.level.above());
-        let mut entries = Entries::new(&frame.dir, self.asof);
+        frame.held = 0;
+        let (dir, above) = (frame.dir, frame.level.above());
+        let first_pass = above.is_none();
+        let mut smallest = Smallest::new(self.room(), above);
+        let mut entries = Entries::new(&dir, self.asof);
         let mut reported = 0;
         loop {
             match entries.next(fetch) {
-                Ok(Some(entry)) => smallest.add(Name::of(entry)),
+                Ok(Some(entry)) => {
+                    if smallest.wants_room(&entry.name) {
+                        self.make_room();
+                        smallest.widen(self.room());
+                    }
+                    smallest.add(&entry.name, entry.leaf.base.key.get(), entry.target);
+                }
                 Ok(None) => break,
                 Err(error) if error.is_media() => {
                     reported += 1;
@@ -364,11 +403,51 @@ impl Walk {
             let error = Error::damage(format!("{more} more entries that cannot be read"));
             self.troubles.push_back((path, error));
         }
-        let (batch, more) = smallest.finish();
-        frame.held = batch.len();
-        self.held += batch.len();
+        let batch = smallest.finish();
+        let frame = self.stack.last_mut().expect("the same frame as above");
+        frame.held = batch.cost();
+        self.held += frame.held;
         frame.announced = 0;
-        frame.level.refill(batch, more);
+        frame.level.refill(batch);
         Ok(())
     }
+
+    /// Bytes of names that one more directory may hold: some are left for small ones below it.
+    fn room(&self) -> usize {
+        let free = self.memory.saturating_sub(self.held);
+        (free - free / 8).max(HELD_MIN)
+    }
+
+    /// Lets the directories that hold most give up half, until none holds more than twice what is
+    /// free.
+    fn make_room(&mut self) {
+        loop {
+            let free = self.memory.saturating_sub(self.held);
+            let most = self.stack.iter_mut().max_by_key(|frame| frame.held);
+            let Some(frame) = most.filter(|frame| frame.held / 2 > free) else {
+                return;
+            };
+            frame.level.halve();
+            let given_up = frame.held.saturating_sub(frame.level.cost());
+            frame.held -= given_up;
+            frame.announced = 0;
+            self.held -= given_up;
+            if given_up == 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// Where the contents of a small file lie: its first record, if that is no large block, which
+/// readers announce themselves.
+fn small_data<F: Fetch + ?Sized>(
+    fetch: &mut F,
+    id: ObjectId,
+    asof: Tid,
+) -> Option<(Offset, usize)> {
+    let key = |key| id.key(Localization::MISC, rt::DATA, key);
+    let mut cursor = btree::AsOf::new(key(1), key(HALF_BUFFER as i64), asof);
+    let leaf = cursor.next(fetch).ok()??;
+    btree::record::extent(&leaf).filter(|(at, _)| at.zone() != Zone::LARGE_DATA)
 }

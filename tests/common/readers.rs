@@ -92,7 +92,11 @@ fn list(view: &mut View, tree: Tree, bound: u64) -> Result<()> {
         Ok(Some(Visit::Object(found))) => {
             let size = found.inode.as_ref().map_or(0, |i| i.size());
             let sha256 = size <= HASHED_MAX;
-            let _ = list::entry(view, found, Detail { sha256 }, &mut (), &mut status);
+            let detail = &mut Detail {
+                sha256,
+                ..Detail::default()
+            };
+            let _ = list::entry(view, found, detail, &mut (), &mut status);
             true
         }
         Ok(Some(_)) => true,

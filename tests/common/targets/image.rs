@@ -156,7 +156,7 @@ fn walk(view: &mut View, object: Object) {
         if let Some(inode) = &found.inode {
             blocks(view, inode, found.asof);
         }
-        let detail = list::Detail::default();
+        let detail = &mut list::Detail::default();
         let entry = list::entry(view, found, detail, &mut (), &mut Default::default());
         if let Err(error) = entry {
             return media_error(error);
