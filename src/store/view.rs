@@ -128,8 +128,13 @@ impl View {
         self.set.disks.counters()
     }
 
-    /// Gives the volumes back, for another view of them.
-    pub fn into_volumes(self) -> VolumeSet {
+    /// Gives the volumes back, for another view of them; what was announced is forgotten.
+    pub fn into_volumes(mut self) -> VolumeSet {
+        while let Some(run) = self.runs.oldest().and_then(|id| self.runs.remove(id)) {
+            if let State::Reading(ticket) = run.state {
+                self.set.disks.cancel(run.disk, ticket);
+            }
+        }
         self.set
     }
 
