@@ -8,6 +8,7 @@ pub mod program;
 pub mod raw;
 pub mod readers;
 pub mod receiver;
+pub mod records;
 pub mod streams;
 pub mod unpack;
 
