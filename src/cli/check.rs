@@ -52,9 +52,19 @@ pub fn check(args: &CheckArgs, cx: &Context) -> Outcome {
 
 /// What cannot even be opened for want of a rule that holds is found to be damaged, too.
 fn unopened(cx: &Context, printer: &Printer<'_>, error: Error) -> Outcome {
-    let Some(finding) = check::finding(&error) else {
+    let Some(mut finding) = check::finding(&error) else {
         return Err(error.into());
     };
+    // Something else altogether is no damaged volume.
+    if finding.fault.rule == Rule::VolumeSignature && error.class() == Class::Incompatible {
+        return Err(error.into());
+    }
+    let text = error.to_string();
+    let context = text.strip_suffix(&finding.fault.to_string());
+    finding.detail = context
+        .unwrap_or_default()
+        .trim_end_matches(": ")
+        .to_owned();
     printer.put(&finding);
     printer.result()?;
     cx.ui

@@ -2,7 +2,7 @@
 
 use super::Disks;
 use crate::error::{Class, Error, Result};
-use crate::format::volume::{HEADER_SIZE, VolumeHeader};
+use crate::format::volume::{FSTYPE, HEADER_SIZE, VolumeHeader};
 use crate::format::{BUFFER, Fault, Offset, Rule, VOLUMES_MAX, Zone};
 use crate::io::Device;
 
@@ -43,7 +43,11 @@ impl VolumeSet {
             let slot = &mut by_number[usize::from(member.number)];
             if let Some(other) = slot {
                 let other: &Member = &members[usize::from(*other)];
-                let found = format!("{} as well", disks.name(other.disk));
+                let same = other.header.fsid == member.header.fsid;
+                let found = match same {
+                    true => format!("{} as well", disks.name(other.disk)),
+                    false => format!("{} of another file system", disks.name(other.disk)),
+                };
                 let expected = format!("one volume {}", member.number);
                 return Err(set_fault(member, &disks, expected, found));
             }
@@ -170,9 +174,19 @@ impl Member {
         let at = Offset::new(Zone::RAW_VOLUME, header.vol_no.get().clamp(0, 255) as u8, 0);
         if let Err(fault) = header.check(at, size) {
             let (class, hint) = match fault.rule {
+                // The rest of a header is there: a volume that was damaged.
+                Rule::VolumeSignature if header.fstype == FSTYPE => (Class::Damage, None),
                 Rule::VolumeSignature => {
                     let hint = super::probe::explain(disks.device(disk));
                     (Class::Incompatible, hint)
+                }
+                Rule::VolumeRange if cut_short(&header, size) => {
+                    let hint = format!(
+                        "the device has {size} bytes and its header speaks of {}: a copy that was \
+                         cut short?",
+                        header.buf_end.get()
+                    );
+                    (Class::Damage, Some(hint))
                 }
                 Rule::VolumeType | Rule::VolumeSet => (Class::Incompatible, None),
                 _ => (Class::Damage, None),
@@ -194,6 +208,12 @@ impl Member {
     fn at(&self) -> Offset {
         Offset::new(Zone::RAW_VOLUME, self.number, 0)
     }
+}
+
+/// Whether a header makes sense but for the device being too short for it.
+fn cut_short(header: &VolumeHeader, size: u64) -> bool {
+    let end = u64::try_from(header.buf_end.get()).unwrap_or(0);
+    end > size && header.check(Offset::NULL, end).is_ok()
 }
 
 fn set_fault(member: &Member, disks: &Disks, expected: String, found: String) -> Error {
