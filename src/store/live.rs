@@ -61,7 +61,9 @@ impl Live {
                         return Ok((live, scanner, raw));
                     }
                 }
-                Err(error) if error.is_media() => last = Some(error),
+                Err(error) if error.is_media() || error.class() == Class::Expired => {
+                    last = Some(error);
+                }
                 Err(error) => return Err(error),
             }
             std::thread::sleep(PAUSE);
