@@ -9,7 +9,12 @@ use mallet::error::Class;
 use mallet::format::record::{INODE_CRC_BYTES, rt};
 use mallet::format::volume::VolumeHeader;
 use mallet::format::{Key, Offset, Tid};
+use mallet::fs::Tree;
+use mallet::fs::list::{self, Detail};
+use mallet::fs::namespace::{Final, resolve};
+use mallet::fs::walk::{Scope, Visit, Walk};
 use mallet::io::sim::SimDisk;
+use mallet::progress::Status;
 use mallet::store::freemap::layer2;
 use mallet::store::{Fetch, View, ViewOptions, VolumeSet};
 use mallet::{Error, Result};
@@ -334,4 +339,43 @@ fn a_torn_record_is_waited_for() {
         .map(drop)
         .expect_err("a broken log");
     assert_eq!(error.class(), Class::Damage, "{error}");
+}
+
+/// A symlink whose target had not been flushed with its inode is what the kernel leaves: listed with
+/// an error, as the kernel's own listing has it, and no damage.
+#[test]
+fn a_link_without_its_target_is_no_damage() {
+    let Some(dir) = golden::dir() else { return };
+    let listings = golden::bytes(&dir, "live/asof.lst");
+    let listings = String::from_utf8(listings).expect("names in UTF-8");
+    let log = Log::read(golden::bytes(&dir, "live/writes.log"));
+    let (disk, _) = fresh_view(&dir);
+    (0..log.events.len()).for_each(|index| log.replay(index, &disk));
+    let mut view = view(&disk, 0, false).expect("a quiet view");
+    let mut seen = 0;
+    for section in listings
+        .split("== TID ")
+        .skip(1)
+        .filter(|s| s.contains("READ-ERROR"))
+    {
+        let tid = section.split_whitespace().next().expect("a TID");
+        let tid = u64::from_str_radix(tid.trim_start_matches("0x"), 16).expect("a TID");
+        let tree = Tree {
+            pfs: 1,
+            asof: Tid(tid),
+        };
+        let root = resolve(&mut view, tree, b"/", Final::Itself).expect("a root");
+        let (mut walk, mut detail) = (Walk::new(root, b"/", Scope::All), Detail::default());
+        while let Some(visit) = walk.next(&mut view).expect("a readable view") {
+            let Visit::Object(found) = visit else {
+                continue;
+            };
+            let mut status = Status::default();
+            let entry = list::entry(&mut view, found, &mut detail, &mut (), &mut status);
+            let entry = entry.expect("an entry");
+            assert!(!entry.damaged, "{entry:?}");
+            seen += usize::from(entry.error.is_some());
+        }
+    }
+    assert_eq!(seen, listings.matches("READ-ERROR").count());
 }

@@ -19,6 +19,7 @@ use mallet::fs::{self, ObjectId, Tree};
 use mallet::progress::Status;
 use mallet::store::View;
 use proptest::prelude::*;
+use std::collections::HashSet;
 use std::fs as host;
 use std::path::PathBuf;
 use zerocopy::little_endian::U64;
@@ -125,6 +126,14 @@ fn entries_that_are_wrong() {
         ("/twice", Some(Rule::EntryDuplicate)),
     ];
     assert_eq!(told(&all), expected.map(|(p, r)| (p.to_owned(), r)));
+    // Each at its own place, and what the entry says of an object that is not there.
+    let places = all
+        .iter()
+        .filter_map(|found| Some(found.error.as_ref()?.fault()?.at));
+    let bad_names: HashSet<_> = places.collect();
+    assert_eq!(bad_names.len(), 6, "{bad_names:?}");
+    let missing = all.iter().find(|found| found.path == b"/missing");
+    assert_eq!(missing.and_then(|found| found.kind), Some(ObjType::File));
     let missing = resolve(&mut view, Tree::current(0), b"/missing", Final::Itself);
     assert_eq!(missing.expect_err("no inode").class(), Class::Damage);
     let fine = resolve(&mut view, Tree::current(0), b"/fine", Final::Itself);

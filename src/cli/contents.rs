@@ -92,7 +92,7 @@ impl Listing<'_> {
     fn entry(&mut self, entry: &Entry) -> anyhow::Result<()> {
         self.objects += 1;
         if let Some(error) = &entry.error {
-            self.errors += 1;
+            self.errors += u64::from(entry.damaged);
             if !self.cx.json() {
                 let path = escape::name(&entry.path);
                 self.cx.ui.warn(format_args!("{path}: {error}"));
@@ -154,8 +154,11 @@ fn event(entry: &Entry) -> Value {
     let mut fields = Fields::new();
     put_name(&mut fields, "path", &entry.path);
     fields.insert("obj".into(), hex(entry.id.obj.cast_unsigned()));
-    if let Some(attributes) = &entry.attributes {
-        put_attributes(&mut fields, attributes);
+    match &entry.attributes {
+        Some(attributes) => put_attributes(&mut fields, attributes),
+        None => {
+            fields.insert("kind".into(), kind_name(entry.kind).into());
+        }
     }
     if let Some(target) = &entry.target {
         put_name(&mut fields, "target", target);
@@ -409,10 +412,17 @@ fn finish_get(cx: &Context, report: &extract::Report) -> Outcome {
         "hard_links": report.hard_links,
         "nodes": report.nodes,
         "nodes_left_out": report.nodes_left_out,
+        "links_left_out": report.links_left_out,
         "links_lost": report.links_lost,
         "bytes": report.bytes,
         "problems": report.problems,
     }));
+    if report.links_left_out > 0 {
+        let count = report.links_left_out;
+        cx.ui.warn(format_args!(
+            "{count} symlinks have no target and were left out: a crash can leave that"
+        ));
+    }
     if report.nodes_left_out > 0 {
         let count = report.nodes_left_out;
         cx.ui.warn(format_args!(

@@ -104,6 +104,16 @@ impl Entries {
     }
 }
 
+/// The record of the entry with `key` in `dir`, if it can be had.
+pub(super) fn record<F: Fetch + ?Sized>(
+    fetch: &mut F,
+    dir: &Inode,
+    key: i64,
+    asof: Tid,
+) -> Option<LeafElement> {
+    btree::lookup(fetch, range(dir, key, key).0, asof).ok()?
+}
+
 fn range(dir: &Inode, first: i64, last: i64) -> (Key, Key) {
     let class = dir.data.entry_class();
     (

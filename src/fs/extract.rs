@@ -9,8 +9,8 @@ use super::namespace::{Object, show, split_extension};
 use super::walk::{Found, Scope, Visit, Walk};
 use super::{Inode, ObjectId, stored_target};
 use crate::error::{Class, Error, Result};
-use crate::format::Tid;
 use crate::format::record::ObjType;
+use crate::format::{Rule, Tid};
 use crate::progress::{Progress, Status};
 use crate::store::Fetch;
 use nix::errno::Errno;
@@ -36,6 +36,8 @@ pub struct Report {
     pub nodes: u64,
     /// Device nodes left out, as making them takes privileges.
     pub nodes_left_out: u64,
+    /// Symlinks left out, as a crash took their target.
+    pub links_left_out: u64,
     /// Files that may have come apart from their other names, for want of a hard link: the host
     /// refused one, or more than [`LINKS_BYTES_MAX`] were to be remembered.
     pub links_lost: u64,
@@ -294,7 +296,13 @@ impl Copy<'_> {
                 self.report.files += 1;
             }
             Some(ObjType::Symlink) => {
-                let target = stored_target(fetch, inode, self.asof)?;
+                let target = match stored_target(fetch, inode, self.asof) {
+                    Err(e) if e.fault().is_some_and(|f| f.rule == Rule::SymlinkTarget) => {
+                        self.report.links_left_out += 1;
+                        return Ok(());
+                    }
+                    target => target?,
+                };
                 self.dest.symlink(path, &target)?;
                 self.dest.finish(path, attributes)?;
                 self.report.symlinks += 1;

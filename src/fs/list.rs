@@ -5,8 +5,8 @@ use super::namespace::Object;
 use super::walk::Found;
 use super::{Inode, ObjectId, file, symlink_target};
 use crate::error::{Error, Result};
-use crate::format::Tid;
 use crate::format::record::ObjType;
+use crate::format::{Rule, Tid};
 use crate::progress::{Progress, Status};
 use crate::store::Fetch;
 
@@ -19,12 +19,17 @@ pub struct Entry {
     pub id: ObjectId,
     /// What the inode says; `None` if there is none or it cannot be read.
     pub attributes: Option<Attributes>,
+    /// What the object is: as the inode says, else as its directory entry does.
+    pub kind: Option<ObjType>,
     /// A symlink's target as the kernel shows it.
     pub target: Option<Vec<u8>>,
     /// A file's contents, where asked for and readable.
     pub sha256: Option<[u8; 32]>,
     /// Why the object is not what it should be, or could not be read in full.
     pub error: Option<String>,
+    /// Whether something is damaged or unreadable. Not all that is missing is: a crash can leave a
+    /// symlink without its target (format.md §18).
+    pub damaged: bool,
 }
 
 /// The fields of an inode that listings show.
@@ -120,8 +125,10 @@ pub fn entry<F: Fetch + ?Sized>(
         path: found.path,
         id: found.id,
         attributes: found.inode.as_ref().map(Attributes::of),
+        kind: found.inode.as_ref().map_or(found.kind, Inode::kind),
         target: None,
         sha256: None,
+        damaged: found.error.is_some(),
         error: found.error.map(|e| e.to_string()),
     };
     let Some(inode) = found.inode else {
@@ -159,6 +166,7 @@ pub fn entry_of<F: Fetch + ?Sized>(
         path: path.to_vec(),
         id: object.inode.id,
         inode: Some(object.inode),
+        kind: None,
         asof: object.asof,
         error: None,
     };
@@ -171,6 +179,8 @@ impl Entry {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(e) if e.is_media() => {
+                let rule = e.fault().map(|fault| fault.rule);
+                self.damaged |= rule != Some(Rule::SymlinkTarget);
                 let text = e.to_string();
                 self.error = Some(match self.error.take() {
                     Some(before) => format!("{before}; {text}"),

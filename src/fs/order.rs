@@ -11,6 +11,8 @@ use std::cmp::Ordering;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Name {
     pub name: Vec<u8>,
+    /// The entry's key in its directory.
+    pub key: i64,
     pub target: ObjectId,
 }
 
@@ -214,7 +216,7 @@ impl<D> Level<D> {
         if next.is_none() && self.batch.more {
             return Turn::Refill;
         }
-        let next = next.map(|slot| (names.name(slot), slot.target()));
+        let next = next.map(|slot| (names.name(slot), slot));
         let first = self
             .waiting
             .last()
@@ -222,14 +224,14 @@ impl<D> Level<D> {
         if first && let Some((name, into)) = self.waiting.pop() {
             return Turn::Descend(name, into);
         }
-        let Some((name, target)) = next else {
+        let Some((name, slot)) = next else {
             return Turn::Done;
         };
-        let name = name.to_vec();
+        let (name, key, target) = (name.to_vec(), slot.key, slot.target());
         self.next += 1;
         let again = self.given == name;
         self.given.clone_from(&name);
-        Turn::Entry(Name { name, target }, again)
+        Turn::Entry(Name { name, key, target }, again)
     }
 }
 

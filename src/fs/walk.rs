@@ -8,13 +8,13 @@
 //! itself is not entered, and one that has several names is entered anew at most [`REVISITS_MAX`]
 //! times in a walk.
 
-use super::dir::{Entries, name_is_valid};
+use super::dir::{self, Entries, name_is_valid};
 use super::namespace::{Object, missing_inode, show};
 use super::order::{Level, Name, Smallest, Turn};
 use super::{Inode, ObjectId};
 use crate::btree;
 use crate::error::{Class, Error, Result};
-use crate::format::record::rt;
+use crate::format::record::{ObjType, rt};
 use crate::format::{Fault, HALF_BUFFER, Localization, Offset, Rule, Tid, Zone};
 use crate::store::Fetch;
 use std::collections::{HashSet, VecDeque};
@@ -45,6 +45,8 @@ pub struct Found {
     pub id: ObjectId,
     /// Its inode; `None` if there is none, or it cannot be read.
     pub inode: Option<Inode>,
+    /// What the directory's entry says it is, where the inode says nothing.
+    pub kind: Option<ObjType>,
     /// The view.
     pub asof: Tid,
     /// What is wrong: with the entry, the inode, or the directory.
@@ -194,6 +196,7 @@ impl Walk {
             path,
             id,
             inode,
+            kind: None,
             asof: self.asof,
             error,
         }
@@ -277,28 +280,38 @@ impl Walk {
             Err(e) => return Err(e),
         };
         if error.is_none() {
-            error = self.objection(&parent, &name, again, inode.as_ref());
+            error = self.objection(fetch, &parent, &name, again, inode.as_ref());
         }
+        let (key, target) = (name.key, name.target);
         let directory = inode.is_some_and(|inode| inode.is_directory());
         if directory && error.is_none() && self.scope == Scope::All {
             let frame = self.stack.last_mut().expect("the same frame as above");
             frame.level.descend(name.name, name.target);
         }
-        Ok(Visit::Object(self.found(path, name.target, inode, error)))
+        let mut found = self.found(path, target, inode, error);
+        if found.inode.is_none() {
+            let leaf = dir::record(fetch, &parent, key, self.asof);
+            found.kind = leaf.and_then(|leaf| ObjType::from_code(leaf.base.obj_type));
+        }
+        Ok(Visit::Object(found))
     }
 
     /// Why an entry that leads to an object is still not as it should be; a directory with an
     /// objection is not entered.
-    fn objection(
+    fn objection<F: Fetch + ?Sized>(
         &mut self,
+        fetch: &mut F,
         parent: &Inode,
         name: &Name,
         again: bool,
         inode: Option<&Inode>,
     ) -> Option<Error> {
-        let fault = |rule, expected: &str, found: String| {
-            let fault = Fault::new(rule, parent.leaf.data_offset(), expected, found);
-            Some(Error::from(fault).context(format!("a directory, {}", parent.id)))
+        let asof = self.asof;
+        let mut fault = |rule, expected: &str, found: String| {
+            let leaf = dir::record(fetch, parent, name.key, asof);
+            let at = leaf.map_or(Offset::NULL, |leaf| leaf.data_offset());
+            let context = format!("entry 0x{:016x} of {}", name.key, parent.id);
+            Some(Error::from(Fault::new(rule, at, expected, found)).context(context))
         };
         if !name_is_valid(&name.name) {
             let expected = "a name of 1 to 255 bytes without / and NUL, not . or ..";
