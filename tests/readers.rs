@@ -247,6 +247,73 @@ fn a_second_signal_does_not_wait() {
     assert_eq!(ended.code(), Some(9));
 }
 
+/// Waits for a child that is stuck, for the seconds that it may take; the child's status.
+fn ends(child: &mut Child, limit: u64) -> Option<i32> {
+    let start = Instant::now();
+    loop {
+        if let Some(ended) = child.try_wait().expect("a child") {
+            return ended.code();
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(limit),
+            "it does not end"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn one_signal_ends_what_stands_still() {
+    let mut reader = blocked("show IMG").child;
+    let mut dump = mallet()
+        .arg("mirror-dump")
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // Nothing tells that it waits for its input.
+    thread::sleep(Duration::from_millis(500));
+    let mut limited = mallet()
+        .args(["mirror-dump", "-t", "0.5"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    for child in [&reader, &dump] {
+        send(child, Signal::SIGTERM);
+    }
+    for (child, hint) in [
+        (&mut reader, "again to end at once"),
+        (&mut dump, "again to end at once"),
+        (&mut limited, "time limit"),
+    ] {
+        assert_eq!(ends(child, 20), Some(9));
+        let mut said = String::new();
+        let pipe = child.stderr.as_mut().expect("a pipe");
+        pipe.read_to_string(&mut said).expect("its words");
+        assert!(said.contains(hint), "{said}");
+    }
+}
+
+#[test]
+fn who_waits_for_a_lock_can_be_stopped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = copy_to(&testdata("mirror/pfs.img"), folder.path(), "img", 0);
+    let _writer = lock::acquire(&image, 0, Lock::Write, Duration::ZERO).expect("the lock");
+    let start = Instant::now();
+    let output = run_on("--lock-wait 100 -t 0.3 info IMG", text(&image));
+    assert_eq!(status(&output), 9, "{}", err(&output));
+    assert!(err(&output).contains("time limit"), "{}", err(&output));
+    assert!(start.elapsed() < Duration::from_secs(60));
+    let output = run_on("--lock-wait 0.25 info IMG", text(&image));
+    assert_eq!(status(&output), 4, "{}", err(&output));
+    assert!(
+        err(&output).contains("busy after 0.3 s: "),
+        "{}",
+        err(&output)
+    );
+}
+
 #[test]
 fn a_poke_prints_one_line() {
     let child = blocked("show -q IMG");

@@ -13,6 +13,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Read, check and mirror DragonFly BSD HAMMER volumes in user space.
 #[derive(Clone, Debug, Parser)]
@@ -93,12 +94,24 @@ pub struct Global {
     pub live: bool,
 
     /// How long to wait for a lock, in seconds.
-    #[arg(long, global = true, value_name = "SECS", default_value_t = 0, help_heading = DEVICES)]
-    pub lock_wait: u64,
+    #[arg(long, global = true, value_name = "SECS", value_parser = size::seconds, default_value = "0", help_heading = DEVICES)]
+    pub lock_wait: Duration,
 
     /// End at the next safe point after so many seconds, with status 9.
-    #[arg(short = 't', global = true, value_name = "SECS")]
-    pub time_limit: Option<u64>,
+    #[arg(short = 't', global = true, value_name = "SECS", value_parser = size::seconds)]
+    pub time_limit: Option<Duration>,
+
+    /// Answer every question with yes. Nothing asks yet.
+    #[arg(short = 'y', global = true, hide = true)]
+    pub yes: bool,
+
+    /// Change nothing. Nothing does yet.
+    #[arg(short = 'n', long, global = true, hide = true)]
+    pub dry_run: bool,
+
+    /// Do it all the same.
+    #[arg(short = 'F', long, global = true, hide = true)]
+    pub force: bool,
 
     /// At most so many bytes per second into a stream, with k, m, g; 0 is no limit.
     #[arg(short = 'b', global = true, value_name = "RATE", value_parser = size::bytes, help_heading = STREAMS)]
@@ -505,11 +518,31 @@ mod tests {
                     global.json,
                     global.lock_wait
                 ),
-                (1, Some(8 << 20), Some(1024), true, 3),
+                (1, Some(8 << 20), Some(1024), true, Duration::from_secs(3)),
                 "{line}"
             );
             assert!(matches!(cli.command, Command::MirrorRead(a) if a.begin == Some(Tid(16))));
         }
+    }
+
+    #[test]
+    fn letters_of_the_original_are_taken_everywhere() {
+        for line in [
+            "mallet -y -n -F get a / d",
+            "mallet get -y a / --dry-run d --force",
+            "mallet get -ynF a / d",
+        ] {
+            let cli = read(line);
+            assert!(
+                cli.global.yes && cli.global.dry_run && cli.global.force,
+                "{line}"
+            );
+            assert!(matches!(cli.command, Command::Get(a) if a.force), "{line}");
+        }
+        assert!(read("mallet ls -F a").global.force);
+        assert!(!read("mallet get a / d").global.force);
+        let help = Cli::command().render_long_help().to_string();
+        assert!(!help.contains("--dry-run") && !help.contains("--force"));
     }
 
     #[test]

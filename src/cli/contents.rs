@@ -378,7 +378,7 @@ pub fn get(args: &GetArgs, cx: &Context) -> Outcome {
         return Ok(Exit::Done);
     }
     let object = resolve(&mut opened.view, tree, path, Final::Itself)?;
-    let existing = match args.force {
+    let existing = match args.force || cx.global.force {
         true => Existing::Replace,
         false => Existing::Keep,
     };

@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, IsTerminal, LineWriter, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Bytes of text gathered before they are written where nobody looks on.
 const TEXT_BUFFER: usize = 64 << 10;
@@ -48,7 +48,7 @@ impl Context {
         });
         let deadline = global
             .time_limit
-            .and_then(|secs| Instant::now().checked_add(Duration::from_secs(secs)));
+            .and_then(|limit| Instant::now().checked_add(limit));
         let manners = Manners {
             level: global.level(),
             progress: global.progress,
@@ -81,6 +81,11 @@ impl Context {
     /// Set once the command should end at its next safe point. A [`Meter`] sees to it by itself.
     pub fn stop(&self) -> &AtomicBool {
         &self.signals.stop
+    }
+
+    /// An error once the command should end; for waits that have no [`Meter`].
+    pub fn goes_on(&self) -> Result<()> {
+        self.ui.goes_on()
     }
 
     /// Whether output is events, not text.

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The fields of an event.
@@ -13,6 +14,8 @@ pub type Fields = Map<String, Value>;
 pub struct Events {
     out: Option<Arc<Mutex<dyn Write + Send>>>,
     summary: Arc<Mutex<Fields>>,
+    /// Whether the summary was written: nothing follows it.
+    over: Arc<AtomicBool>,
 }
 
 impl Events {
@@ -21,6 +24,7 @@ impl Events {
         Events {
             out,
             summary: Arc::default(),
+            over: Arc::default(),
         }
     }
 
@@ -34,14 +38,13 @@ impl Events {
         let Some(out) = &self.out else {
             return Ok(());
         };
-        let mut event = Fields::new();
-        event.insert("type".into(), kind.into());
-        if let Value::Object(fields) = fields {
-            event.extend(fields);
+        let line = line(kind, fields);
+        let mut out = lock(out);
+        // Another thread may have something to say when all is said.
+        if self.over.load(Ordering::Relaxed) {
+            return Ok(());
         }
-        let mut line = Value::Object(event).to_string();
-        line.push('\n');
-        lock(out).write_all(line.as_bytes())
+        out.write_all(line.as_bytes())
     }
 
     /// Adds fields to the summary; a field of the same name is replaced.
@@ -59,12 +62,26 @@ impl Events {
         fields.insert("status".into(), status.into());
         fields.insert("error".into(), error.map_or(Value::Null, Value::from));
         fields.append(&mut lock(&self.summary).clone());
-        self.emit("summary", Value::Object(fields))?;
-        match &self.out {
-            Some(out) => lock(out).flush(),
-            None => Ok(()),
-        }
+        let Some(out) = &self.out else {
+            return Ok(());
+        };
+        let mut out = lock(out);
+        self.over.store(true, Ordering::Relaxed);
+        out.write_all(line("summary", Value::Object(fields)).as_bytes())?;
+        out.flush()
     }
+}
+
+/// One event as a line.
+fn line(kind: &str, fields: Value) -> String {
+    let mut event = Fields::new();
+    event.insert("type".into(), kind.into());
+    if let Value::Object(fields) = fields {
+        event.extend(fields);
+    }
+    let mut line = Value::Object(event).to_string();
+    line.push('\n');
+    line
 }
 
 /// A lock whose holder panicked holds a sink that is still good for a last line.
@@ -100,6 +117,7 @@ mod tests {
         events.summary(json!({"objects": 1}));
         events.summary(json!({"objects": 2}));
         events.finish("ls", 5, Some("no medium")).unwrap();
+        events.emit("message", json!({})).unwrap();
         let text = String::from_utf8(out.lock().unwrap().clone()).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], r#"{"type":"entry","path":"/a\nb"}"#);

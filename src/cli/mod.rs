@@ -26,6 +26,7 @@ pub mod size;
 pub mod spec;
 pub mod ui;
 pub mod volumes;
+pub mod watchdog;
 
 pub use context::Context;
 
@@ -34,9 +35,10 @@ use args::{Cli, Command};
 use clap::Parser;
 use json::Events;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::flag;
+use signal_hook::{flag, low_level};
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use ui::Signals;
@@ -66,7 +68,11 @@ pub fn main() -> ExitCode {
         Err(error) => return ExitCode::from(refuse(&line, &error)),
     };
     let status = signals()
-        .and_then(|signals| Context::new(&cli, signals))
+        .and_then(|(signals, raised)| {
+            let cx = Context::new(&cli, signals)?;
+            watchdog::start(&cx, raised)?;
+            Ok(cx)
+        })
         .map(|cx| finish(&cli.command, &cx, run(&cli.command, &cx)));
     ExitCode::from(status.unwrap_or_else(|error| {
         // Standard error is all there is left to say it on.
@@ -100,16 +106,19 @@ fn run(command: &Command, cx: &Context) -> Outcome {
     }
 }
 
-/// Flags set by signals. A second `SIGINT` or `SIGTERM` ends the process at once.
-fn signals() -> io::Result<Signals> {
+/// Flags set by signals, and a byte for each `SIGINT` and `SIGTERM`. The second of these ends the
+/// process at once.
+fn signals() -> io::Result<(Signals, UnixStream)> {
     let signals = Signals::default();
+    let (raised, raise) = UnixStream::pair()?;
     for signal in [SIGINT, SIGTERM] {
         let status = Class::Interrupted.exit_code().into();
         flag::register_conditional_shutdown(signal, status, Arc::clone(&signals.stop))?;
         flag::register(signal, Arc::clone(&signals.stop))?;
+        low_level::pipe::register(signal, raise.try_clone()?)?;
     }
     flag::register(SIGUSR1, Arc::clone(&signals.poke))?;
-    Ok(signals)
+    Ok((signals, raised))
 }
 
 /// Reports the end of a command and returns the exit status.

@@ -10,7 +10,7 @@ use crate::io::{self, Device, Direct, OpenOptions};
 use crate::store::{View, ViewOptions, VolumeSet};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// An opened file system. The locks last as long as this does.
 pub struct Opened {
@@ -99,11 +99,12 @@ fn local(spec: &Spec) -> Result<&Local> {
 
 /// Shared locks on all volumes; `--lock-wait` is for all of them together.
 fn locks(cx: &Context, volumes: &[Volume]) -> Result<Vec<LockGuard>> {
-    let wait = Duration::from_secs(cx.global.lock_wait);
+    let wait = cx.global.lock_wait;
     let start = Instant::now();
     let lock = |volume: &Volume| {
         let left = wait.saturating_sub(start.elapsed());
-        lock::acquire(&volume.path, volume.offset.unwrap_or(0), Lock::Read, left)
+        let offset = volume.offset.unwrap_or(0);
+        lock::acquire_unless(&volume.path, offset, Lock::Read, left, &mut || cx.goes_on())
     };
     volumes.iter().map(lock).collect()
 }

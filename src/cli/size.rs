@@ -1,6 +1,7 @@
 //! Sizes, TIDs and other numbers as people write them.
 
 use crate::format::Tid;
+use std::time::Duration;
 
 /// Reads a size in bytes: decimal or `0x…`, with an optional binary suffix `k`, `m`, `g` or `t` of
 /// either case. `8M` is 8 MiB.
@@ -26,6 +27,25 @@ pub fn some_bytes(text: &str) -> Result<u64, String> {
         0 => Err("must be more than 0".into()),
         n => Ok(n),
     }
+}
+
+/// Reads a time in seconds, `3` or `1.5`.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time; write seconds, as 3 or 1.5");
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(part) {
+        return Err(wrong());
+    }
+    let whole = whole.parse().map_err(|_| wrong())?;
+    // Below a nanosecond nothing counts; padded or cut to nine digits, it fits 32 bits.
+    let nanos = format!("{part:0<9.9}").parse().map_err(|_| wrong())?;
+    Ok(Duration::new(whole, nanos))
+}
+
+/// `1 error`, `2 errors`.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Reads a cache size. The read-ahead that the original appends to it (`:BLOCKS`) is accepted and
@@ -102,6 +122,32 @@ mod tests {
         }
         assert!(bytes("17179869184g").unwrap_err().contains("64 bits"));
         assert!(some_bytes("0").is_err());
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(seconds("3"), Ok(Duration::from_secs(3)));
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(seconds("0.0000000019"), Ok(Duration::from_nanos(1)));
+        for wrong in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "-1",
+            "1s",
+            "1e3",
+            "1.5.0",
+            "99999999999999999999",
+        ] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn one_and_many() {
+        assert_eq!(counted(1, "entry", "entries"), "1 entry");
+        assert_eq!(counted(0, "entry", "entries"), "0 entries");
     }
 
     #[test]

@@ -75,6 +75,19 @@ impl Ui {
         self.message("warning", &text.to_string(), &format!("warning: {text}"));
     }
 
+    /// An error of class `Interrupted` once a signal or the time limit asks for the end.
+    pub fn goes_on(&self) -> Result<()> {
+        let over = |end| Instant::now() >= end;
+        if self.signals.stop.load(Ordering::Relaxed) {
+            return Err(Error::new(Class::Interrupted, "interrupted"));
+        }
+        if self.manners.deadline.is_some_and(over) {
+            let text = "the time limit (-t) is reached";
+            return Err(Error::new(Class::Interrupted, text));
+        }
+        Ok(())
+    }
+
     /// How talkative to be.
     pub fn level(&self) -> i32 {
         self.manners.level
@@ -212,21 +225,7 @@ impl Progress for Meter {
     fn at(&mut self, status: &Status) -> Result<()> {
         self.gauge.take(status);
         self.show(self.started.elapsed());
-        if self.ui.signals.stop.load(Ordering::Relaxed) {
-            return Err(Error::new(Class::Interrupted, "interrupted"));
-        }
-        if self
-            .ui
-            .manners
-            .deadline
-            .is_some_and(|end| Instant::now() >= end)
-        {
-            return Err(Error::new(
-                Class::Interrupted,
-                "the time limit (-t) is reached",
-            ));
-        }
-        Ok(())
+        self.ui.goes_on()
     }
 }
 

@@ -59,11 +59,28 @@ pub struct LockGuard {
 /// Errors name the volume: class `Busy` when it is still held after `wait`, `Io` where it cannot be
 /// opened for this or the file system has no locks.
 pub fn acquire(path: &Path, offset: u64, kind: Lock, wait: Duration) -> Result<LockGuard> {
-    let name = name(path, offset);
-    acquire_named(path, offset, kind, wait).map_err(|error| error.context(name))
+    acquire_unless(path, offset, kind, wait, &mut || Ok(()))
 }
 
-fn acquire_named(path: &Path, offset: u64, kind: Lock, wait: Duration) -> Result<LockGuard> {
+/// As [`acquire`]; asks `goes_on` while it waits, and gives up with the error that this returns.
+pub fn acquire_unless(
+    path: &Path,
+    offset: u64,
+    kind: Lock,
+    wait: Duration,
+    goes_on: &mut dyn FnMut() -> Result<()>,
+) -> Result<LockGuard> {
+    let name = name(path, offset);
+    acquire_named(path, offset, kind, wait, goes_on).map_err(|error| error.context(name))
+}
+
+fn acquire_named(
+    path: &Path,
+    offset: u64,
+    kind: Lock,
+    wait: Duration,
+    goes_on: &mut dyn FnMut() -> Result<()>,
+) -> Result<LockGuard> {
     let place = offset.checked_add(kind.byte());
     let Some(place) = place.and_then(|place| i64::try_from(place).ok()) else {
         return Err(Error::usage("the offset is beyond any file"));
@@ -87,6 +104,7 @@ fn acquire_named(path: &Path, offset: u64, kind: Lock, wait: Duration) -> Result
         if left.is_zero() {
             return Err(busy(&file, kind, place, wait));
         }
+        goes_on()?;
         thread::sleep(left.min(PAUSE));
     }
 }
@@ -117,9 +135,11 @@ fn busy(file: &File, kind: Lock, place: i64, waited: Duration) -> Error {
         _ if shared => "another program is reading the volume".to_owned(),
         _ => "another program is writing to the volume".to_owned(),
     };
-    let after = match waited.as_secs_f64() {
-        0.0 => String::new(),
-        seconds => format!(" after {seconds} s"),
+    let tenths = waited.as_millis().div_ceil(100);
+    let after = match (tenths / 10, tenths % 10) {
+        (0, 0) => String::new(),
+        (seconds, 0) => format!(" after {seconds} s"),
+        (seconds, tenth) => format!(" after {seconds}.{tenth} s"),
     };
     let advice = match kind {
         Lock::Read => "; wait for it with --lock-wait SECS, or read beside it with --live",
@@ -196,6 +216,23 @@ mod tests {
         let wait = Duration::from_millis(60);
         acquire(file.path(), 0, Lock::Read, wait).expect_err("still held");
         assert!(start.elapsed() >= wait);
+        let wait = Duration::from_nanos(1_499_999_609);
+        let text = busy(
+            &File::open(file.path()).expect("a file"),
+            Lock::Read,
+            0,
+            wait,
+        );
+        assert!(text.to_string().contains("busy after 1.5 s:"), "{text}");
+        let wait = Duration::from_secs(60);
+        let mut asked = 0;
+        let mut no = || {
+            asked += 1;
+            Err(Error::new(Class::Interrupted, "enough"))
+        };
+        let error = acquire_unless(file.path(), 0, Lock::Read, wait, &mut no).expect_err("enough");
+        assert_eq!((error.class(), asked), (Class::Interrupted, 1));
+        let wait = Duration::from_millis(60);
         let holder = thread::spawn(move || {
             thread::sleep(wait);
             drop(held);
