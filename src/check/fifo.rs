@@ -209,7 +209,6 @@ fn whole<F: Fetch + ?Sized>(
             run.sink.warn(fault, "UNDO FIFO, outside the range to undo");
             break;
         }
-        run.report.data_bytes += SECTOR;
         run.pulse()?;
     }
     Ok(())

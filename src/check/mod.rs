@@ -86,7 +86,9 @@ pub struct Report {
     pub bigblocks_used: u64,
     /// FIFO records in the range to undo.
     pub fifo_records: u64,
-    /// Bytes of record data, file data and FIFO read and compared with their CRCs.
+    /// Bytes of metadata records' data compared with their CRCs.
+    pub metadata_bytes: u64,
+    /// Bytes of file data compared with their CRCs.
     pub data_bytes: u64,
     /// Whether every node of the tree could be read.
     pub complete: bool,
@@ -186,6 +188,8 @@ pub fn run_on<F: Fetch + ?Sized>(
     run.space.finish(certain, &mut run.sink);
     pfs::snapshots(&mut run, fetch, snapshots)?;
     run.report.complete = !run.incomplete;
+    run.status.bytes = total;
+    run.tick()?;
     let counts = run.sink.counts().iter();
     run.report.counts = counts
         .map(|((rule, severity), n)| (*rule, *severity, *n))
@@ -259,6 +263,11 @@ impl Run<'_> {
 
     /// Tells how far the check is.
     fn tick(&mut self) -> Result<()> {
-        self.progress.at(&self.status)
+        // The freemap may say less than there is: it counts freed space at once.
+        let total = self.status.bytes_total.unwrap_or(u64::MAX);
+        self.progress.at(&Status {
+            bytes: self.status.bytes.min(total),
+            ..self.status
+        })
     }
 }

@@ -119,7 +119,11 @@ fn data<F: Fetch + ?Sized>(
     if place.zone() != Zone::META && !run.options.data {
         return Ok(Data::Unread);
     }
-    run.report.data_bytes += len as u64;
+    let verified = match place.zone() {
+        Zone::META => &mut run.report.metadata_bytes,
+        _ => &mut run.report.data_bytes,
+    };
+    *verified += len as u64;
     run.status.bytes += align16(len as u64);
     let error = match btree::data(fetch, leaf) {
         Ok(data) if data.crc_ok => return Ok(Data::Good(data.bytes)),

@@ -260,6 +260,30 @@ impl Command {
         }
     }
 
+    /// The file system it is about.
+    pub fn spec(&self) -> Option<&Spec> {
+        match self {
+            Command::Info(InfoArgs { spec, .. })
+            | Command::Show(ShowArgs { spec, .. })
+            | Command::Check(CheckArgs { spec, .. })
+            | Command::Ls(LsArgs { spec, .. })
+            | Command::Get(GetArgs { spec, .. })
+            | Command::History(HistoryArgs { spec, .. })
+            | Command::Diff(DiffArgs { spec, .. })
+            | Command::MirrorRead(MirrorReadArgs { spec, .. })
+            | Command::MirrorPlan(MirrorPlanArgs { spec, .. })
+            | Command::Stat(PathArgs { spec, .. })
+            | Command::Cat(PathArgs { spec, .. })
+            | Command::ShowUndo(SpecArgs { spec })
+            | Command::Blockmap(SpecArgs { spec })
+            | Command::PfsStatus(SpecArgs { spec })
+            | Command::Snapls(SpecArgs { spec })
+            | Command::Version(SpecArgs { spec })
+            | Command::VolumeList(SpecArgs { spec }) => Some(spec),
+            Command::MirrorDump(_) | Command::Completions(_) | Command::Man(_) => None,
+        }
+    }
+
     /// Whether standard output carries bytes that are not lines of ours, so that events go to
     /// standard error.
     pub fn owns_stdout(&self) -> bool {

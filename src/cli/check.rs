@@ -3,7 +3,8 @@
 use super::args::CheckArgs;
 use super::json::hex;
 use super::show::open_damaged;
-use super::spec::Spec;
+use super::size::counted;
+use super::spec::{Local, Spec};
 use super::{Context, Exit, Outcome, escape, size};
 use crate::check::{self, Finding, Options, Report, Severity};
 use crate::error::{Class, Error, Result};
@@ -18,9 +19,9 @@ const SHOWN: u64 = 100;
 
 /// `check`.
 pub fn check(args: &CheckArgs, cx: &Context) -> Outcome {
-    if matches!(&args.spec, Spec::Local(local) if local.pfs.is_some()) {
-        let text = "check looks at the whole file system; leave out what follows the #";
-        return Err(Error::usage(text).into());
+    if let Spec::Local(Local { pfs: Some(pfs), .. }) = &args.spec {
+        let text = format!("check looks at the whole file system, not only at PFS {pfs}");
+        cx.ui.note(0, text);
     }
     let options = Options {
         data: args.data,
@@ -110,9 +111,7 @@ impl Printer<'_> {
             return self.cx.events.emit("finding", fields);
         }
         let warning = finding.severity == Severity::Warn;
-        // Opening has said so, to those who want to hear it.
-        let stale = matches!(fault.rule, Rule::VolumeCrc | Rule::BlockmapCrc);
-        if warning && (stale || self.cx.ui.level() < 0) {
+        if warning && (is_stale(fault.rule) || self.cx.ui.level() < 0) {
             return Ok(());
         }
         let mut line = format!("{}: {fault}", finding.severity.name());
@@ -125,6 +124,11 @@ impl Printer<'_> {
     fn result(&self) -> io::Result<()> {
         self.failed.borrow_mut().take().map_or(Ok(()), Err)
     }
+}
+
+/// Whether opening tells of warnings of this rule, to those who want to hear it.
+fn is_stale(rule: Rule) -> bool {
+    matches!(rule, Rule::VolumeCrc | Rule::BlockmapCrc)
 }
 
 /// Ends the check when nobody reads its findings.
@@ -156,23 +160,41 @@ fn sums(cx: &Context, report: &Report, options: &Options) -> anyhow::Result<()> 
     if cx.ui.level() < 0 {
         return Ok(());
     }
-    let what = if options.data { "data" } else { "metadata" };
+    let (bytes, what) = match options.data {
+        true => (report.data_bytes, "data"),
+        false => (report.metadata_bytes, "metadata"),
+    };
     writeln!(
         out,
-        "{} nodes, {} records, {} inodes, {} views, {} big-blocks in use; {} of {what} verified",
-        report.nodes,
-        report.records,
-        report.inodes,
-        report.views,
-        report.bigblocks_used,
-        size::human(report.data_bytes)
+        "{}, {}, {}, {}, {} in use; {} of {what} verified",
+        counted(report.nodes, "node", "nodes"),
+        counted(report.records, "record", "records"),
+        counted(report.inodes, "inode", "inodes"),
+        counted(report.views, "view", "views"),
+        counted(report.bigblocks_used, "big-block", "big-blocks"),
+        size::human(bytes)
     )?;
     if report.snapshots_left_out > 0 {
-        let count = report.snapshots_left_out;
-        writeln!(out, "{count} snapshots were left out: there are too many")?;
+        let count = counted(report.snapshots_left_out, "snapshot", "snapshots");
+        writeln!(out, "left out: {count}, for there are too many")?;
     }
     let (errors, warnings) = (report.errors(), report.warnings());
-    writeln!(out, "{errors} errors, {warnings} warnings")?;
+    let counts = report.counts.iter();
+    let silent =
+        counts.filter(|(rule, severity, _)| *severity == Severity::Warn && is_stale(*rule));
+    let hint = match silent.map(|(_, _, count)| *count).sum::<u64>() {
+        0 => String::new(),
+        _ if cx.ui.level() > 0 => String::new(),
+        1 if warnings == 1 => "; -v shows it".to_owned(),
+        count if count == warnings => "; -v shows them".to_owned(),
+        count => format!("; -v shows {count} more"),
+    };
+    writeln!(
+        out,
+        "{}, {}{hint}",
+        counted(errors, "error", "errors"),
+        counted(warnings, "warning", "warnings")
+    )?;
     Ok(())
 }
 
@@ -194,7 +216,8 @@ fn summary(report: &Report) -> Value {
         "snapshots_left_out": report.snapshots_left_out,
         "bigblocks_used": report.bigblocks_used,
         "fifo_records": report.fifo_records,
-        "bytes_verified": report.data_bytes,
+        "bytes_verified": report.metadata_bytes + report.data_bytes,
+        "data_bytes_verified": report.data_bytes,
         "complete": report.complete,
     })
 }

@@ -4,7 +4,7 @@ use super::args::{DumpWhat, MirrorDumpArgs, MirrorPlanArgs, MirrorReadArgs};
 use super::json::{Fields, hex, put_name};
 use super::open::{Opened, open};
 use super::pfsd::Lines;
-use super::{Context, Exit, Outcome, show};
+use super::{Context, Exit, Outcome, show, size};
 use crate::error::{Class, Error, Result};
 use crate::format::mrecord::{Body, PfsdBody};
 use crate::format::node::Base;
@@ -16,6 +16,7 @@ use crate::mirror::{
     Asked, Clock, Counts, Damage, Edge, Event, Report, Request, SourcePfs, Window, plan, run,
     split, window,
 };
+use crate::progress::{Progress, Status};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
@@ -229,9 +230,9 @@ fn damage(cx: &Context, report: &Report, rest: &str) {
         0 => String::new(),
         left => format!(" ({left} of them not listed)"),
     };
+    let count = size::counted(damage.count, "record or node", "records or nodes");
     cx.ui.warn(format_args!(
-        "{} records or nodes of the source could not be read{more}; {rest}",
-        damage.count
+        "{count} of the source could not be read{more}; {rest}"
     ));
 }
 
@@ -415,9 +416,33 @@ pub fn dump(args: &MirrorDumpArgs, cx: &Context) -> Outcome {
     if args.what == Some(DumpWhat::Header) {
         return header(cx, &mut stream);
     }
+    let mut status = Status::default();
+    let shown = records(cx, &mut stream, &mut status);
+    let grammar = stream.grammar();
+    let (synced, unsynced, stopped) = (grammar.synced, grammar.unsynced, grammar.stopped);
+    cx.events.summary(json!({
+        "records": status.items,
+        "bytes": status.bytes,
+        "synced": synced,
+        "unsynced": unsynced,
+        "complete": shown.is_ok() && !stopped,
+    }));
+    shown?;
+    if stopped {
+        cx.ui
+            .note(0, "the stream was stopped: its last batch is not whole");
+    }
+    Ok(Exit::Done)
+}
+
+/// Prints the records of a stream and counts them in `status`.
+fn records<R: std::io::Read>(
+    cx: &Context,
+    stream: &mut Dump<R>,
+    status: &mut Status,
+) -> anyhow::Result<()> {
     let mut out = cx.out();
     let mut meter = cx.meter("mirror-dump", "records");
-    let mut status = crate::progress::Status::default();
     while let Some(record) = stream.next()? {
         match cx.json() {
             true => cx
@@ -427,22 +452,9 @@ pub fn dump(args: &MirrorDumpArgs, cx: &Context) -> Outcome {
         }
         status.items += 1;
         status.bytes = record.at + record.bytes.len() as u64;
-        crate::progress::Progress::at(&mut meter, &status)?;
+        meter.at(status)?;
     }
-    let grammar = stream.grammar();
-    let (synced, unsynced, stopped) = (grammar.synced, grammar.unsynced, grammar.stopped);
-    cx.events.summary(json!({
-        "records": status.items,
-        "bytes": status.bytes,
-        "synced": synced,
-        "unsynced": unsynced,
-        "complete": !stopped,
-    }));
-    if stopped {
-        cx.ui
-            .note(0, "the stream was stopped: its last batch is not whole");
-    }
-    Ok(Exit::Done)
+    Ok(())
 }
 
 fn header<R: std::io::Read>(cx: &Context, stream: &mut Dump<R>) -> Outcome {

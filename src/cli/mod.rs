@@ -9,6 +9,7 @@ pub mod check;
 pub mod contents;
 pub mod context;
 pub mod dumps;
+pub mod errors;
 pub mod escape;
 pub mod examples;
 pub mod gauge;
@@ -30,9 +31,9 @@ pub mod watchdog;
 
 pub use context::Context;
 
-use crate::error::{Class, Error};
+use crate::error::Class;
 use args::{Cli, Command};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use json::Events;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level};
@@ -55,6 +56,18 @@ pub enum Exit {
     Difference = 7,
     /// Ended early on request; can be resumed.
     Interrupted = 9,
+}
+
+impl Exit {
+    /// What scripts are told in an error's place; `None` where there is nothing to tell.
+    fn text(self) -> Option<&'static str> {
+        match self {
+            Exit::Done => None,
+            Exit::Damage => Some("damage was found"),
+            Exit::Difference => Some("a difference was found"),
+            Exit::Interrupted => Some("interrupted; it can be resumed"),
+        }
+    }
 }
 
 /// What a command gives back. An error's exit status follows from its [`Class`].
@@ -126,11 +139,14 @@ fn finish(command: &Command, cx: &Context, outcome: Outcome) -> u8 {
     let outcome = outcome.and_then(|exit| Ok(cx.flush().map(|()| exit)?));
     let (status, error) = match &outcome {
         Ok(exit) => (*exit as u8, None),
-        Err(error) if is_broken_pipe(error) => match command.is_stream() {
-            true => (Class::Protocol.exit_code(), Some(format!("{error:#}"))),
+        Err(error) if errors::is_broken_pipe(error) => match command.is_stream() {
+            true => (Class::Protocol.exit_code(), Some(errors::text_of(error))),
             false => (0, None),
         },
-        Err(error) => (status_of(error), Some(text_of(error))),
+        Err(error) => (
+            errors::class_of(error).exit_code(),
+            Some(errors::sentence_of(error, command)),
+        ),
     };
     if let Some(error) = &error
         && !(cx.json() && command.owns_stdout())
@@ -140,47 +156,16 @@ fn finish(command: &Command, cx: &Context, outcome: Outcome) -> u8 {
             .ui
             .beside_bar(|| writeln!(io::stderr(), "mallet: {error}"));
     }
-    match cx.events.finish(command.name(), status, error.as_deref()) {
+    let found = outcome.as_ref().ok().and_then(|exit| exit.text());
+    let told = error.as_deref().or(found);
+    match cx.events.finish(command.name(), status, told) {
         Err(broken) if broken.kind() != ErrorKind::BrokenPipe && status == 0 => {
-            let _ = writeln!(io::stderr(), "mallet: standard output: {broken}");
-            Class::Io.exit_code()
+            let broken = anyhow::Error::from(broken);
+            let _ = writeln!(io::stderr(), "mallet: {}", errors::text_of(&broken));
+            errors::class_of(&broken).exit_code()
         }
         _ => status,
     }
-}
-
-/// The exit status of a command that failed.
-fn status_of(error: &anyhow::Error) -> u8 {
-    let class = match error.chain().find_map(|e| e.downcast_ref::<Error>()) {
-        Some(error) => error.class(),
-        None if error.chain().any(|e| e.is::<io::Error>()) => Class::Io,
-        None => Class::Other,
-    };
-    class.exit_code()
-}
-
-/// Everything an error has to say, each part once: an [`Error`] already tells its source.
-fn text_of(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for part in error.chain() {
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&part.to_string());
-        if part.is::<Error>() {
-            break;
-        }
-    }
-    text
-}
-
-/// Whether whoever read our output has had enough. The read half writes to nothing else that is
-/// a pipe.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|e| e.downcast_ref::<io::Error>())
-        .any(|e| e.kind() == ErrorKind::BrokenPipe)
 }
 
 /// Says what is wrong with a command line, or gives the help it asks for. Scripts that asked for
@@ -191,56 +176,41 @@ fn refuse(line: &[OsString], error: &clap::Error) -> u8 {
     let status = u8::try_from(error.exit_code()).unwrap_or(Class::Usage.exit_code());
     if status != 0 && line.iter().any(|word| word == "--json") {
         let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default();
+        // What is wrong ends at the first empty line; usage and hints follow.
+        let wrong = text.lines().map(str::trim).take_while(|l| !l.is_empty());
+        let wrong = wrong.collect::<Vec<_>>().join(" ");
         let events = Events::new(Some(Arc::new(Mutex::new(io::stdout()))));
-        let _ = events.finish("", status, Some(first.trim_start_matches("error: ")));
+        let wrong = wrong.trim_start_matches("error: ");
+        let _ = events.finish(&command_in(line), status, Some(wrong));
     }
     status
+}
+
+/// The name of the command in a line that is wrong elsewhere; empty if there is none.
+fn command_in(line: &[OsString]) -> String {
+    let parser = Cli::command().ignore_errors(true);
+    let found = parser.try_get_matches_from(line).ok();
+    let name = found.as_ref().and_then(clap::ArgMatches::subcommand_name);
+    name.unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyhow::Context as _;
-
-    fn failed(error: impl Into<anyhow::Error>) -> anyhow::Error {
-        error.into()
-    }
 
     #[test]
-    fn statuses_follow_from_classes() {
-        for (class, status) in [
-            (Class::Other, 1),
-            (Class::Usage, 2),
-            (Class::Incompatible, 3),
-            (Class::Busy, 4),
-            (Class::Io, 5),
-            (Class::Damage, 6),
-            (Class::Interrupted, 9),
-            (Class::Expired, 9),
-            (Class::NoSpace, 10),
-            (Class::Protocol, 11),
+    fn commands_in_wrong_lines() {
+        for (line, name) in [
+            ("mallet --json info", "info"),
+            ("mallet -c check --json ls a b c d", "ls"),
+            ("mallet mirror-read --json a yesterday", "mirror-read"),
+            ("mallet --json ls --frobnicate a", "ls"),
+            ("mallet --json frobnicate", ""),
+            ("mallet --json", ""),
         ] {
-            let error = failed(Error::new(class, "x"));
-            assert_eq!(status_of(&error.context("reading y")), status);
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert!(Cli::try_parse_from(&words).is_err(), "{line}");
+            assert_eq!(command_in(&words), name, "{line}");
         }
-        assert_eq!(status_of(&failed(io::Error::other("x"))), 5);
-        assert_eq!(status_of(&anyhow::anyhow!("x")), 1);
-    }
-
-    #[test]
-    fn each_part_is_said_once() {
-        let error = Error::io("a.img", io::Error::other("no medium"));
-        let error = Err::<(), _>(error).context("reading").unwrap_err();
-        assert_eq!(text_of(&error), "reading: a.img: no medium");
-    }
-
-    #[test]
-    fn pipes_break_at_any_depth() {
-        let pipe = || io::Error::from(ErrorKind::BrokenPipe);
-        assert!(is_broken_pipe(&failed(pipe())));
-        let wrapped = Error::io("standard output", pipe());
-        assert!(is_broken_pipe(&failed(wrapped).context("listing")));
-        assert!(!is_broken_pipe(&failed(io::Error::other("x"))));
     }
 }

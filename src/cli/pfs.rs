@@ -2,10 +2,11 @@
 
 use super::args::SpecArgs;
 use super::json::{Fields, hex, put_name};
-use super::open::open;
+use super::open::{Opened, open};
+use super::spec::Pfs::Number;
 use super::spec::Spec;
 use super::{Context, Exit, Outcome, escape};
-use crate::error::{Class, Error};
+use crate::error::{Class, Error, Result};
 use crate::format::record::PfsData;
 use crate::fs::pfs::{self, Pfs};
 use crate::fs::snapshot::{Snapshot, Snapshots};
@@ -23,6 +24,7 @@ const SNAPSHOTS_SINCE: u32 = 3;
 pub fn status(args: &SpecArgs, cx: &Context) -> Outcome {
     let mut opened = open(cx, &args.spec)?;
     let table = match opened.spec.pfs {
+        Some(Number(id)) => vec![numbered(&mut opened, id)?],
         Some(_) => vec![opened.pfs()?],
         None => pfs::all(&mut opened.view)?,
     };
@@ -34,6 +36,16 @@ pub fn status(args: &SpecArgs, cx: &Context) -> Outcome {
         }
     }
     Ok(Exit::Done)
+}
+
+/// The PFS of this number, destroyed or not.
+fn numbered(opened: &mut Opened, id: u16) -> Result<Pfs> {
+    let error = match opened.pfs() {
+        Err(error) if error.class() == Class::Usage => error,
+        found => return found,
+    };
+    let all = pfs::all(&mut opened.view)?;
+    all.into_iter().find(|pfs| pfs.id == id).ok_or(error)
 }
 
 /// What one PFS of the SPEC is called.

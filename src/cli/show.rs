@@ -3,7 +3,7 @@
 use super::args::ShowArgs;
 use super::json::hex;
 use super::open::{Opened, open_with, view_options};
-use super::{Context, Exit, Outcome, asof, record};
+use super::{Context, Exit, Outcome, asof, record, size};
 use crate::btree;
 use crate::btree::dump::{Dump, ElementKind, Item, Place, Problems, Select};
 use crate::error::{Error, Result};
@@ -110,8 +110,9 @@ impl Tally {
         if !cx.json() && (damaged > 0 || hidden > 0 || cx.ui.level() > 0) {
             writeln!(
                 cx.out(),
-                "{nodes} nodes, {elements} elements; {damaged} damaged, {hidden} with a \
-                 mirror_tid that hides changes"
+                "{}, {}; {damaged} damaged, {hidden} with a mirror_tid that hides changes",
+                size::counted(nodes, "node", "nodes"),
+                size::counted(elements, "element", "elements"),
             )?;
         }
         Ok(if damaged > 0 {
