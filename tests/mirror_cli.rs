@@ -193,6 +193,10 @@ fn broken_streams_are_refused() {
         let dumped = feed(&["mirror-dump"], broken);
         assert_eq!(dumped.status.code(), Some(11), "{}", text(&dumped.stderr));
         assert!(text(&dumped.stderr).contains("the stream is broken at byte"));
+        let told = events(&feed(&["mirror-dump", "--json"], broken).stdout);
+        let summary = told.last().expect("a summary");
+        assert_eq!(summary["complete"], false, "{summary}");
+        assert_eq!(summary["records"], told.len() - 1, "{summary}");
     }
 }
 

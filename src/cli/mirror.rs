@@ -62,7 +62,12 @@ pub fn read(args: &MirrorReadArgs, cx: &Context) -> Outcome {
             progress: &mut meter,
             events: &mut |event| teller.tell(event),
         };
-        run(&mut opened.view, &request, &mut sink, &mut edge)?
+        let sent = run(&mut opened.view, &request, &mut sink, &mut edge);
+        sent.map_err(|error| match error.class() {
+            // Nothing but the stream takes space.
+            Class::NoSpace => error.context("standard output"),
+            _ => error,
+        })?
     };
     conclude(cx, &request, &report, &args.spec.to_string())
 }

@@ -116,9 +116,15 @@ fn local(bytes: &[u8]) -> Result<Local, String> {
 
 fn volume(bytes: &[u8]) -> Result<Volume, String> {
     let at = bytes.iter().rposition(|b| *b == b'@');
-    let (path, offset) = match at.and_then(|at| Some((at, offset(&bytes[at + 1..])?))) {
-        Some((at, offset)) => (&bytes[..at], Some(offset)),
-        None => (bytes, None),
+    let (path, offset) = match at.map(|at| (&bytes[..at], &bytes[at + 1..])) {
+        Some((path, typed)) if is_meant_as_offset(typed) => {
+            let offset = offset(typed).map_err(|error| {
+                let name = super::escape::name(bytes);
+                format!("the offset behind @: {error}; if @ is part of the name, write {name}@0")
+            });
+            (path, Some(offset?))
+        }
+        _ => (bytes, None),
     };
     if path.is_empty() {
         return Err("a volume has no name; write PATH or PATH@OFFSET, commas between them".into());
@@ -129,9 +135,20 @@ fn volume(bytes: &[u8]) -> Result<Volume, String> {
     })
 }
 
-/// The offset in `bytes`, if that is one; a path may hold an `@` too.
-fn offset(bytes: &[u8]) -> Option<u64> {
-    size::bytes(std::str::from_utf8(bytes).ok()?).ok()
+/// Whether what follows an `@` is an offset, if perhaps a wrong one; a path may hold an `@` too.
+fn is_meant_as_offset(typed: &[u8]) -> bool {
+    let letters = typed.iter().filter(|b| b.is_ascii_alphabetic()).count();
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || *b == b'.';
+    match typed.first() {
+        None => true,
+        Some(first) if !first.is_ascii_digit() => false,
+        // `2.img` and `2nd-disk` are names; `2x`, `1.5m` and `8MB` are not.
+        Some(_) => offset(typed).is_ok() || (letters < 3 && typed.iter().all(plain)),
+    }
+}
+
+fn offset(typed: &[u8]) -> Result<u64, String> {
+    size::bytes(&String::from_utf8_lossy(typed))
 }
 
 fn pfs(bytes: &[u8]) -> Result<Pfs, String> {
@@ -265,6 +282,10 @@ mod tests {
         assert_eq!(read("./a:b"), here(&[("./a:b", None)], None));
         assert_eq!(read("/a:b"), here(&[("/a:b", None)], None));
         assert_eq!(read("x@y"), here(&[("x@y", None)], None));
+        for name in ["x@2.img", "x@2nd-disk", "a@2x/y"] {
+            assert_eq!(read(name), here(&[(name, None)], None));
+        }
+        assert_eq!(read("x@2x@0"), here(&[("x@2x", Some(0))], None));
         assert_eq!(read("x@5@0"), here(&[("x@5", Some(0))], None));
         assert_eq!(read("/d#1/v"), here(&[("/d#1/v", None)], None));
         assert_eq!(read("x#y#0"), here(&[("x#y", None)], Some(Pfs::Number(0))));
@@ -285,6 +306,10 @@ mod tests {
             ("a,", "no name"),
             (",a", "no name"),
             ("@5", "no name"),
+            ("x@2x", "\"2x\" is not a size"),
+            ("x@1.5m", "\"1.5m\""),
+            ("x@", "\"\" is not a size"),
+            ("x@99999999999t", "64 bits"),
             ("a#", "PFS"),
             ("a#65536", "65535"),
             (":v", "host"),
