@@ -427,8 +427,8 @@ fn a_stream_does_not_go_to_a_terminal() {
 fn bars_are_for_terminals() {
     let (seen, output) = on_terminal("show --progress always IMG", true);
     assert_eq!(status(&output), 0);
-    // Once while it runs, and once at the end.
-    assert!(seen.matches("show: ").count() >= 2, "{seen:?}");
+    // At the end at least; a command this short need not be caught at work.
+    assert!(seen.contains("show: "), "{seen:?}");
     let (seen, _) = on_terminal("show --progress always -q IMG", true);
     assert_eq!(seen, "");
     let (seen, _) = on_terminal("show IMG", true);

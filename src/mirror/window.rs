@@ -117,6 +117,20 @@ pub fn one_way(
         Some(end) => end,
         None => pfs.end,
     };
+    // Noise, or another file system's: what it says would pass for "nothing to do".
+    if let Some((begin, _)) = cycle
+        && asked.begin.is_none()
+        && begin > pfs.end.next()
+    {
+        return Err(Error::new(
+            Class::Incompatible,
+            format!(
+                "the cycle file speaks of a stream from {begin}, beyond the last TID of PFS {}, {}; \
+                 remove the file to start over",
+                pfs.id, pfs.end
+            ),
+        ));
+    }
     let floor = Tid(pfs.data.sync_beg_tid.get());
     let begin = asked
         .begin
@@ -192,6 +206,9 @@ mod tests {
         assert_eq!(window(50, None).unwrap(), (50, 100));
         assert_eq!(window(0, Some((7, 80))).unwrap(), (7, 100));
         assert_eq!(window(50, Some((7, 80))).unwrap(), (50, 100));
+        assert_eq!(window(0, Some((101, 100))).unwrap(), (101, 100));
+        let noise = window(0, Some((102, 100))).expect_err("beyond the end");
+        assert_eq!(noise.class(), Class::Incompatible);
         let asked = Asked {
             begin: Some(Tid(6)),
             end: None,
