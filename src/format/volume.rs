@@ -237,6 +237,7 @@ impl VolumeHeader {
         let end = Offset(undo.alloc_offset.get());
         let bigblocks = end.short() / BIGBLOCK;
         if end.zone() != Zone::UNDO
+            || end.volume() != 0
             || end.in_bigblock() != 0
             || !(1..=UNDO_BIGBLOCKS_MAX as u64).contains(&bigblocks)
         {
