@@ -7,6 +7,7 @@ use mallet::error::Class;
 use mallet::io::lock::{Lock, acquire, claim};
 use mallet::io::{Direct, OpenOptions, open};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -19,7 +20,8 @@ impl Loop {
     /// `None`, said aloud, where that is not possible.
     fn new(file: &Path, sector: usize, read_only: bool) -> Option<Loop> {
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: loop devices need root");
+            // Not by a macro that the test runner captures: a skip is to be seen.
+            let _ = writeln!(std::io::stderr(), "skipped: loop devices need root");
             return None;
         }
         let mut command = Command::new("losetup");
@@ -30,7 +32,8 @@ impl Loop {
         let output = match command.arg(file).output() {
             Ok(output) if output.status.success() => output,
             other => {
-                eprintln!("skipped: no loop device: {other:?}");
+                // Not by a macro that the test runner captures: a skip is to be seen.
+                let _ = writeln!(std::io::stderr(), "skipped: no loop device: {other:?}");
                 return None;
             }
         };
