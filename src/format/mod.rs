@@ -10,6 +10,7 @@ pub mod fault;
 pub mod fifo;
 pub mod freemap;
 pub mod key;
+pub mod mark;
 pub mod mrecord;
 pub mod namehash;
 pub mod node;

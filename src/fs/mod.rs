@@ -20,8 +20,13 @@ pub mod file;
 pub mod history;
 pub mod list;
 pub mod namespace;
+pub mod newfs;
+pub mod ops;
 mod order;
 pub mod pfs;
+pub mod pfs_edit;
+pub mod recover;
+pub mod rollback;
 pub mod snapshot;
 pub mod walk;
 

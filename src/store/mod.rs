@@ -12,6 +12,7 @@ mod live;
 mod overlay;
 pub mod probe;
 mod runs;
+pub mod txn;
 pub mod undo;
 pub mod usage;
 pub mod view;
@@ -20,6 +21,7 @@ pub mod volumes;
 pub use disks::Counters;
 use disks::Disks;
 pub use overlay::Overlay;
+pub use txn::{Durable, Recovered, Store, StoreOptions, Txn, Written};
 pub use view::{View, ViewOptions};
 pub use volumes::VolumeSet;
 
