@@ -42,6 +42,8 @@ struct World {
     source: Vec<usize>,
     master: usize,
     tid: u32,
+    /// The TID of the last fail-over.
+    failed_over: u32,
     /// No source ever changes: no roll-back, no fail-over.
     steady: bool,
     ids: usize,
@@ -71,6 +73,7 @@ impl World {
             source: vec![0, 0, 0, 1],
             master: 0,
             tid: 16,
+            failed_over: 0,
             steady: false,
             ids: 4,
             lost: vec![0; 4],
@@ -200,7 +203,12 @@ impl World {
         let source = self.copies[self.source[slave]].clone();
         let mut end = source.end;
         if self.random.chance(4) && end > self.copies[slave].end {
-            end -= self.random.below(u64::from(end - self.copies[slave].end)) as u32;
+            let part = end - self.random.below(u64::from(end - self.copies[slave].end)) as u32;
+            // What a slave concluded was deleted carries its own TIDs: from before a fail-over, its
+            // views between them are not everybody's.
+            if part >= self.failed_over {
+                end = part;
+            }
         }
         let fate = self.fate(stopped);
         self.run(&source, vec![(slave, fate)], end)
@@ -226,24 +234,17 @@ impl World {
     fn run(&mut self, source: &Copy, who: Vec<(usize, Fate)>, end: u32) -> Result<(), String> {
         let fates: Vec<Fate> = who.iter().map(|(_, fate)| *fate).collect();
         let mut targets: Vec<Copy> = who.iter().map(|(at, _)| self.copies[*at].clone()).collect();
-        let before = targets.clone();
         let done = {
             let mut targets: Vec<&mut Copy> = targets.iter_mut().collect();
             pass(source, &mut targets, &fates, end, &self.rules)
         };
-        if std::env::var("DBG").is_ok() {
-            println!("pass {} to {who:?} end {end} -> {done:?}", source.id);
-            println!("  src {:?}", source.tree.all());
-            for (b, t) in before.iter().zip(&targets) {
-                println!("  was end {} {:?} {:?}", b.end, b.cursor, b.tree.all());
-                println!("  now end {} {:?} {:?}", t.end, t.cursor, t.tree.all());
-            }
-        }
         for (((at, _), target), done) in who.into_iter().zip(targets).zip(done) {
             if done {
                 self.acknowledged += 1;
                 let from = self.source[at];
-                self.torn[at] = self.torn[from] || self.lost[from] > target.end;
+                let between = from != self.master && target.end < source.end;
+                let late = self.lost[from] > target.end;
+                self.torn[at] = self.torn[from] || between || late;
                 let (is, should) = (target.tree.view(target.end), source.tree.view(target.end));
                 if is != should {
                     let tid = target.end;
@@ -281,25 +282,31 @@ impl World {
         let heir = self.any_slave();
         let at = self.copies[heir].end;
         let tid = self.next_tid();
+        self.failed_over = tid;
         let old = std::mem::replace(&mut self.master, heir);
         let copy = &mut self.copies[heir];
         copy.roll_back(at, usize::MAX);
         copy.cursor = None;
         (copy.end, copy.leaf) = (tid, tid);
+        // What was pruned or removed without history since a copy's TID leaves no trace on a slave
+        // that never had it, and cannot be rolled back on one that had.
+        let lost = self.lost.iter().copied().max().unwrap_or(0);
         for slave in (0..self.copies.len()).filter(|slave| *slave != heir) {
             let copy = &mut self.copies[slave];
             if slave == old {
                 copy.roll_back(at, usize::MAX);
                 (copy.end, copy.leaf) = (at, 0);
             }
-            // What was pruned or removed without history since a copy's TID leaves no trace on a
-            // slave that never had it, and cannot be rolled back on one that had.
-            let traced = (0..self.lost.len()).all(|other| self.lost[other] <= copy.end);
+            let traced = lost <= copy.end;
             let follows = copy.end <= at && traced && !self.torn[slave] && !self.torn[heir];
             if !follows && self.source[slave] != heir {
                 self.ids += 1;
                 let (id, end) = (self.ids, 1);
-                *copy = Copy { id, end, ..Copy::default() };
+                *copy = Copy {
+                    id,
+                    end,
+                    ..Copy::default()
+                };
                 (self.torn[slave], self.lost[slave]) = (false, 0);
             }
             self.source[slave] = heir;
@@ -307,7 +314,9 @@ impl World {
         self.source[heir] = heir;
         if self.random.chance(2) {
             let (first, second) = (self.any_slave(), self.any_slave());
-            if first != second && self.copies[first].end >= self.copies[second].end {
+            let (ahead, end) = (self.copies[first].end, self.copies[second].end);
+            let untorn = !self.torn[first] && !self.torn[second];
+            if first != second && ahead >= end && end >= lost && untorn {
                 self.source[second] = first;
             }
         }
@@ -343,11 +352,6 @@ fn world(seed: u64, rules: Rules, steady: bool) -> Result<u64, String> {
     Ok(world.acknowledged)
 }
 
-/// How many of `seeds` worlds end with a wrong view.
-fn wrong(seeds: u64, rules: Rules, steady: bool) -> u64 {
-    (0..seeds).filter(|seed| world(*seed, rules, steady).is_err()).count() as u64
-}
-
 fn seeds(usual: u64) -> u64 {
     let more = std::env::var("MALLET_MODEL_SEEDS").ok();
     more.and_then(|seeds| seeds.parse().ok()).unwrap_or(usual)
@@ -356,38 +360,111 @@ fn seeds(usual: u64) -> u64 {
 #[test]
 fn an_acknowledged_pass_shows_what_its_source_shows() {
     let mut acknowledged = 0;
-    for seed in 0..seeds(4000) {
-        acknowledged += world(seed, RIGHT, false).unwrap_or_else(|wrong| panic!("{wrong}"));
+    for steady in [false, true] {
+        for seed in 0..seeds(4000) {
+            acknowledged += world(seed, RIGHT, steady).unwrap_or_else(|wrong| panic!("{wrong}"));
+        }
     }
     println!("{acknowledged} passes acknowledged");
     assert!(acknowledged > seeds(4000), "hardly anything was tried");
 }
 
+/// A slave whose cursor another program's change of its record has ended need not be rolled back as
+/// long as its source stays the same: what a stream of the original leaves behind.
 #[test]
-fn other_rules_are_found_out() {
-    let variants = [
-        ("right", RIGHT),
-        ("suffix to the old end", Rules { resume: Resume::SuffixToOldEnd, ..RIGHT }),
-        ("suffix to the new end", Rules { resume: Resume::SuffixToNewEnd, ..RIGHT }),
-        ("no completed gap rule", Rules { gaps: false, ..RIGHT }),
-        ("skips as wide as the parent", Rules { own_bounds: false, ..RIGHT }),
-        ("no roll-back for another source", Rules { roll_back: false, ..RIGHT }),
-        ("no undelete", Rules { undelete: false, ..RIGHT }),
-        ("no strays", Rules { strays: false, ..RIGHT }),
-        ("no clip", Rules { clip: false, ..RIGHT }),
-        ("no clip undelete", Rules { clip: false, undelete: false, ..RIGHT }),
-        ("no strays undelete", Rules { strays: false, undelete: false, ..RIGHT }),
-        ("no strays undelete clip", Rules { strays: false, undelete: false, clip: false, ..RIGHT }),
-    ];
-    for (name, rules) in variants {
-        let is = wrong(seeds(4000), rules, false);
-        let steady = wrong(seeds(4000), rules, true);
-        println!("{name}: {is} {steady} of {}", seeds(4000));
+fn strays_of_the_same_source_do_no_harm() {
+    let rules = Rules {
+        strays: false,
+        ..RIGHT
+    };
+    for seed in 0..seeds(2000) {
+        world(seed, rules, true).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 }
 
 #[test]
-fn dbg() {
-    let seed = std::env::var("DBG").unwrap_or("1".into()).parse().unwrap();
-    println!("{:?}", world(seed, RIGHT, false));
+fn other_rules_are_found_out() {
+    let resume = |resume| Rules { resume, ..RIGHT };
+    let variants = [
+        ("suffix to the old end", resume(Resume::SuffixToOldEnd)),
+        ("suffix to the new end", resume(Resume::SuffixToNewEnd)),
+        (
+            "gap rule not completed",
+            Rules {
+                gaps: false,
+                ..RIGHT
+            },
+        ),
+        (
+            "skips as wide as the parent",
+            Rules {
+                own_bounds: false,
+                ..RIGHT
+            },
+        ),
+        (
+            "another source, no roll-back",
+            Rules {
+                roll_back: false,
+                ..RIGHT
+            },
+        ),
+        (
+            "strays kept for another source",
+            Rules {
+                strays: false,
+                ..RIGHT
+            },
+        ),
+        (
+            "deletions of the future kept",
+            Rules {
+                strays: false,
+                clip: false,
+                ..RIGHT
+            },
+        ),
+    ];
+    for (name, rules) in variants {
+        let found = (0..seeds(4000)).filter(|seed| world(*seed, rules, false).is_err());
+        let found = found.take(5).count();
+        println!("{name}: found out {found} times");
+        assert!(found > 0, "the model does not find out: {name}");
+    }
+}
+
+#[test]
+fn stat() {
+    for (name, rules) in [
+        ("right", RIGHT),
+        (
+            "no clip",
+            Rules {
+                clip: false,
+                ..RIGHT
+            },
+        ),
+        (
+            "no strays",
+            Rules {
+                strays: false,
+                ..RIGHT
+            },
+        ),
+        (
+            "no strays clip",
+            Rules {
+                strays: false,
+                clip: false,
+                ..RIGHT
+            },
+        ),
+    ] {
+        println!(
+            "{name} {:?}",
+            (0..20000)
+                .filter(|seed| world(*seed, rules, false).is_err())
+                .collect::<Vec<_>>()
+        );
+    }
 }

@@ -15,6 +15,9 @@ pub enum Resume {
 }
 
 /// The rules; every field but the first is `true` where they are right.
+///
+/// (A mention without deletion that takes an unpublished deletion back is no substitute for
+/// `strays`: a younger version that nobody mentions stays, and hides it.)
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     pub resume: Resume,
@@ -30,8 +33,6 @@ pub struct Rules {
     /// What lies above a slave's TID without a cursor is rolled back before a pass: who knows whose
     /// it is.
     pub strays: bool,
-    /// A mention without deletion takes back a deletion that was not published.
-    pub undelete: bool,
 }
 
 pub const RIGHT: Rules = Rules {
@@ -41,7 +42,6 @@ pub const RIGHT: Rules = Rules {
     clip: true,
     roll_back: true,
     strays: true,
-    undelete: true,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,10 @@ enum Item {
 pub enum Fate {
     Whole,
     /// Stopped after so many records, the last `lost` of which were not durable.
-    Stopped { after: usize, lost: usize },
+    Stopped {
+        after: usize,
+        lost: usize,
+    },
 }
 
 impl Copy {
@@ -199,10 +202,8 @@ impl Applier<'_> {
             return false;
         };
         let clipped = self.rules.clip && rec.delete > self.end;
-        let delete = if clipped { 0 } else { rec.delete };
-        let unpublished = self.rules.undelete && own.delete > self.copy.end;
-        if delete != own.delete && (delete != 0 || unpublished) {
-            self.copy.tree.set_deleted(rec.key, delete);
+        if rec.delete != 0 && rec.delete != own.delete && !clipped {
+            self.copy.tree.set_deleted(rec.key, rec.delete);
         }
         true
     }
@@ -249,7 +250,9 @@ pub fn pass(
     let given = items(source, targets, end, rules);
     let acknowledged = targets.iter_mut().zip(given).zip(fates);
     acknowledged
-        .map(|((target, items), fate)| end > target.end && one(source, target, items, end, *fate, rules))
+        .map(|((target, items), fate)| {
+            end > target.end && one(source, target, items, end, *fate, rules)
+        })
         .collect()
 }
 
