@@ -78,13 +78,7 @@ impl Ops {
         self.write_to(txn, &inode, at, bytes)
     }
 
-    fn write_to(
-        &mut self,
-        txn: &mut Txn<'_>,
-        inode: &Inode,
-        at: u64,
-        bytes: &[u8],
-    ) -> Result<()> {
+    fn write_to(&mut self, txn: &mut Txn<'_>, inode: &Inode, at: u64, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -327,7 +321,10 @@ impl Ops {
 }
 
 fn too_large(inode: &Inode) -> Error {
-    refused(format!("{} would get too large: {SIZE_MAX} bytes are the most", inode.id))
+    refused(format!(
+        "{} would get too large: {SIZE_MAX} bytes are the most",
+        inode.id
+    ))
 }
 
 const _: () = assert!(BUFFER == 16384 && XBUFFER == 4 * BUFFER);

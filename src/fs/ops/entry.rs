@@ -72,12 +72,7 @@ impl Ops {
     }
 
     /// The entry `name` of `dir`, which must exist.
-    pub(super) fn found(
-        &mut self,
-        txn: &mut Txn<'_>,
-        dir: &Inode,
-        name: &[u8],
-    ) -> Result<Found> {
+    pub(super) fn found(&mut self, txn: &mut Txn<'_>, dir: &Inode, name: &[u8]) -> Result<Found> {
         self.find(txn, dir, name)?
             .ok_or_else(|| refused(format!("{} does not exist", shown(name))))
     }
@@ -149,7 +144,10 @@ impl Ops {
 fn keys(dir: &Inode, name: &[u8]) -> Result<(Key, Key)> {
     let Some(hash) = dir.data.name_hash() else {
         let flags = dir.data.cap_flags;
-        let text = format!("{}: no hash of names is known for flags 0x{flags:02x}", dir.id);
+        let text = format!(
+            "{}: no hash of names is known for flags 0x{flags:02x}",
+            dir.id
+        );
         return Err(Error::damage(text));
     };
     let class = dir.data.entry_class();

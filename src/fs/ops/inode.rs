@@ -67,12 +67,7 @@ fn id_uuid(id: u32) -> [u8; 16] {
 
 impl Ops {
     /// A new version of an inode. The version that this transaction made is replaced.
-    pub(super) fn save(
-        &mut self,
-        txn: &mut Txn<'_>,
-        old: &Inode,
-        data: &InodeData,
-    ) -> Result<()> {
+    pub(super) fn save(&mut self, txn: &mut Txn<'_>, old: &Inode, data: &InodeData) -> Result<()> {
         if old.tid() == txn.tid() {
             return put::overwrite(&mut self.editor, txn, &old.leaf, data.as_bytes());
         }
@@ -127,7 +122,9 @@ impl Ops {
         }
         if let Some(mode) = attributes.mode {
             if mode & !MODE != 0 {
-                return Err(refused(format!("mode {mode:o} has more than permission bits")));
+                return Err(refused(format!(
+                    "mode {mode:o} has more than permission bits"
+                )));
             }
             data.mode = U16::new(mode);
         }
