@@ -57,6 +57,19 @@ pub struct Applied {
     pub live: u64,
 }
 
+impl Applied {
+    /// Adds what another batch did.
+    pub fn add(&mut self, other: &Applied) {
+        self.created += other.created;
+        self.bytes += other.bytes;
+        self.deleted += other.deleted;
+        self.gap_deleted += other.gap_deleted;
+        self.existing += other.existing;
+        self.dropped += other.dropped;
+        self.live += other.live;
+    }
+}
+
 /// Under which terms a batch may be acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
