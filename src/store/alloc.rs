@@ -41,6 +41,14 @@ impl Resting {
         }
     }
 
+    /// How many big-blocks may not be used.
+    fn unusable(&self, may_use: &impl Fn(Offset) -> bool) -> i64 {
+        self.blocks
+            .keys()
+            .filter(|at| !may_use(Offset(**at)))
+            .count() as i64
+    }
+
     /// Forgets what was freed by checkpoint `by`, which is taken back.
     pub fn forget(&mut self, by: u64) {
         self.blocks.retain(|_, (freed_by, _)| *freed_by != by);
@@ -186,13 +194,15 @@ impl Txn<'_> {
         let header = self.header();
         let spare = (header.stat_bigblocks.get() / 64).clamp(1, 4);
         let is_data = zone == Zone::LARGE_DATA || zone == Zone::SMALL_DATA;
-        if is_data && header.stat_freebigblocks.get() <= spare {
-            return false;
-        }
         let store = &self.store;
-        store
-            .resting
-            .may_use(at, store.beyond_recall(), self.now(), hurry)
+        let may_use = |at| {
+            store
+                .resting
+                .may_use(at, store.beyond_recall(), self.now(), hurry)
+        };
+        // Big-blocks that must rest are counted as free.
+        let free = header.stat_freebigblocks.get() - store.resting.unusable(&may_use);
+        (!is_data || free > spare) && may_use(at)
     }
 
     /// Gives space back (format.md §7.4).

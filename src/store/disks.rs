@@ -165,28 +165,32 @@ impl Disks {
         self.disks[disk].device.buffer(len)
     }
 
-    /// Starts writing `buf` at `at` of `disk`. That it went well shows at the next barrier.
+    /// Starts writing `buf` at `at` of `disk`. That it went well shows at the next barrier; that an
+    /// earlier one did not may show here, once all that was under way has ended.
     pub fn write(&mut self, disk: usize, at: u64, buf: Buf) -> Result<()> {
-        self.check_latch()?;
         let (tag, mut op) = (self.next_tag, Op::Write { at, buf });
         self.next_tag += 1;
         self.disks[disk].unflushed = true;
-        loop {
+        while self.latched.is_none() {
             match self.disks[disk].device.submit(tag, op) {
-                Ok(()) => break,
-                Err(back) if self.disks[disk].device.in_flight() == 0 => {
-                    drop(back);
+                Ok(()) => {
+                    self.disks[disk].writing += 1;
+                    // Starts it.
+                    self.collect(disk, 0)?;
+                    break;
+                }
+                Err(_) if self.disks[disk].device.in_flight() == 0 => {
                     let text = format!("{}: the device takes no write", self.name(disk));
                     return Err(self.latch(Class::Io, text));
                 }
                 Err(back) => op = back,
             }
             self.collect(disk, 1)?;
-            self.check_latch()?;
         }
-        self.disks[disk].writing += 1;
-        // Starts it.
-        self.collect(disk, 0)
+        match self.latched {
+            Some(_) => self.finish_writes(),
+            None => Ok(()),
+        }
     }
 
     /// Waits until every write is complete.
