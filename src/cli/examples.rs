@@ -1,5 +1,17 @@
 //! What the long help and the manual pages add to each command.
 
+/// Of `newfs`.
+pub const NEWFS: &str = "\
+Examples:
+  mallet newfs -L backup --size 20g volume.img
+  mallet newfs -L data /dev/sdb /dev/sdc
+  mallet newfs -L old -V 4 -u 64m -f volume.img
+
+An image file that does not exist is made with --size, sparse. Refused are volumes that hold
+something known (-f overwrites it) and devices that are mounted or in use (unmount them). With -n
+nothing is written. DragonFly writes to file systems of 304 MiB and more.
+";
+
 /// Of `show`.
 pub const SHOW: &str = "\
 Examples:
@@ -33,6 +45,19 @@ pub const GET: &str = "\
 Examples:
   mallet get volume.img /etc/rc.conf .
   mallet get --as-of 0x0000000100003e80 'volume.img#home' / restored
+";
+
+/// Of `pfs-master`, `pfs-slave` and `pfs-update`.
+pub const PFS: &str = "\
+Examples:
+  mallet pfs-master volume.img label=home --link /home
+  mallet pfs-slave 'backup.img#1' shared-uuid=45bfab25-ee10-d74b-87c0-3e37ca6742eb
+  mallet pfs-update 'volume.img#home' prune-min=60d snapshots-clear
+  mallet pfs-upgrade 'backup.img#1'
+  mallet pfs-destroy 'volume.img#home' --link /home
+
+A slave takes streams of the master whose shared-uuid it has (pfs-status shows it). sync-beg-tid,
+sync-end-tid and shared-uuid are best left to mirroring: what is changed there by hand is believed.
 ";
 
 /// Of `diff`.
@@ -72,7 +97,17 @@ mod tests {
 
     #[test]
     fn examples_are_accepted() {
-        let all = [INFO, SHOW, CHECK, LS, GET, DIFF, MIRROR_READ, MIRROR_PLAN];
+        let all = [
+            NEWFS,
+            INFO,
+            SHOW,
+            CHECK,
+            LS,
+            GET,
+            DIFF,
+            MIRROR_READ,
+            MIRROR_PLAN,
+        ];
         let lines = all.iter().flat_map(|text| text.lines());
         let mut tried = 0;
         for line in lines.filter(|line| line.starts_with("  mallet ")) {

@@ -18,8 +18,10 @@ pub mod json;
 pub mod manual;
 pub mod mirror;
 pub mod moment;
+pub mod newfs;
 pub mod open;
 pub mod pfs;
+pub mod pfs_write;
 pub mod pfsd;
 pub mod record;
 pub mod show;
@@ -83,7 +85,7 @@ pub fn main() -> ExitCode {
     let status = signals()
         .and_then(|(signals, raised)| {
             let cx = Context::new(&cli, signals)?;
-            watchdog::start(&cx, raised)?;
+            watchdog::start(&cx, raised, cli.command.writes())?;
             Ok(cx)
         })
         .map(|cx| finish(&cli.command, &cx, run(&cli.command, &cx)));
@@ -96,6 +98,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: &Command, cx: &Context) -> Outcome {
     match command {
+        Command::Newfs(args) => newfs::newfs(args, cx),
         Command::Info(args) => volumes::info(args, cx),
         Command::Version(args) => volumes::version(args, cx),
         Command::VolumeList(args) => volumes::list(args, cx),
@@ -110,6 +113,12 @@ fn run(command: &Command, cx: &Context) -> Outcome {
         Command::History(args) => history::history(args, cx),
         Command::Diff(args) => history::diff(args, cx),
         Command::PfsStatus(args) => pfs::status(args, cx),
+        Command::PfsMaster(args) => pfs_write::master(args, cx),
+        Command::PfsSlave(args) => pfs_write::slave(args, cx),
+        Command::PfsUpdate(args) => pfs_write::update(args, cx),
+        Command::PfsUpgrade(args) => pfs_write::upgrade(args, cx),
+        Command::PfsDowngrade(args) => pfs_write::downgrade(args, cx),
+        Command::PfsDestroy(args) => pfs_write::destroy(args, cx),
         Command::Snapls(args) => pfs::snapshots(args, cx),
         Command::MirrorRead(args) => mirror::read(args, cx),
         Command::MirrorDump(args) => mirror::dump(args, cx),
