@@ -5,7 +5,9 @@ mod common;
 
 use common::golden;
 use common::listing;
-use common::slave::{NOW, SLAVE, assert_sound, assert_sound_but, fresh, store, synced, view, visible};
+use common::slave::{
+    NOW, SLAVE, assert_sound, assert_sound_but, fresh, store, synced, view, visible,
+};
 use mallet::error::{Class, Error, Result};
 use mallet::format::record::PfsData;
 use mallet::format::{Rule, Tid};
@@ -63,6 +65,7 @@ fn request(pfs: &Pfs) -> Request {
         terms: Terms::default(),
         bandwidth: None,
         group: Group::default(),
+        bytes_total: None,
     }
 }
 
