@@ -209,6 +209,13 @@ impl Txn<'_> {
         todo!()
     }
 
+    /// Sets TIDs aside for `count` objects: later ones of this transaction are made of them, so that
+    /// `vol0_next_tid`, which is given, stays as it is to the transaction's end.
+    pub fn set_objects_aside(&mut self, count: u64) -> Result<Tid> {
+        let _ = count;
+        todo!()
+    }
+
     /// The allocator's next TID will be above `tid`, also after a crash once this is committed.
     pub fn raise_tid(&mut self, tid: Tid) {
         let _ = tid;
