@@ -11,7 +11,7 @@ use super::target::{Place, existing, lookup, name_is_free_of_tid, place};
 use super::{Inode, ObjectId};
 use crate::error::{Class, Error, Result};
 use crate::format::record::{ObjType, PATH_MAX};
-use crate::format::{DEMARC, Tid, block_size};
+use crate::format::Tid;
 use crate::progress::{Progress, Status};
 use std::collections::VecDeque;
 
@@ -147,43 +147,21 @@ pub fn rename(op: &mut Operation<'_>, from: &[u8], to: &[u8]) -> Result<()> {
         return Err(refuse(from, "is not there"));
     };
     let new = place(op.txn(), pfs, to)?;
-    if object.is_directory() && leads_below(op, &new.dir, object.id.obj)? {
-        return Err(refuse(to, "lies in the directory that is to be moved"));
-    }
     if let Some(over) = &new.found
         && over.id != object.id
     {
         match (object.is_directory(), over.is_directory()) {
             (true, false) => return Err(refuse(to, "is no directory, and gives way to none")),
             (false, true) => return Err(refuse(to, "is a directory: name a place in it")),
-            _ => empty_file(op, over)?,
+            _ => {}
         }
     }
     op.step(|txn, ops| {
         let from = (old.dir.id.obj, old.name.as_slice());
-        ops.rename(txn, from, (new.dir.id.obj, &new.name))
+        ops.begin_rename(txn, from, (new.dir.id.obj, &new.name))
     })
+    .and_then(|sweep| op.sweep(sweep))
     .map_err(about(to))
-}
-
-/// Whether `dir` is the directory `above` or lies below it.
-fn leads_below(op: &mut Operation<'_>, dir: &Inode, above: i64) -> Result<bool> {
-    /// More levels than paths have.
-    const LEVELS: usize = 65536;
-    let mut obj = dir.id.obj;
-    for _ in 0..LEVELS {
-        if obj == above {
-            return Ok(true);
-        }
-        let (txn, ops) = op.parts();
-        match ops.inode(txn, obj)? {
-            Some(inode) if inode.data.parent_obj_id.get() != 0 => {
-                obj = inode.data.parent_obj_id.get();
-            }
-            _ => return Ok(false),
-        }
-    }
-    Ok(false)
 }
 
 /// Changes permission bits: `mode` makes the new ones of the old ones, and is told whether the
@@ -228,11 +206,8 @@ pub fn truncate(op: &mut Operation<'_>, path: &[u8], size: u64) -> Result<()> {
     if file.kind() != Some(ObjType::File) {
         return Err(refuse(path, "is no regular file"));
     }
-    if i64::try_from(size).is_err() {
-        return Err(Error::usage("files end before 2^63 bytes"));
-    }
-    drop_blocks(op, &file, size.next_multiple_of(block_size(size)))?;
-    op.step(|txn, ops| ops.truncate(txn, file.id.obj, size))
+    op.step(|txn, ops| ops.begin_truncate(txn, file.id.obj, size))
+        .and_then(|sweep| op.sweep(sweep))
         .map_err(about(path))
 }
 
@@ -255,16 +230,6 @@ pub(super) fn drop_blocks(op: &mut Operation<'_>, file: &Inode, from: u64) -> Re
         if !full {
             return Ok(());
         }
-    }
-}
-
-/// Takes away the blocks of a large file that is about to lose its last name: their records may be
-/// more than fit a checkpoint.
-fn empty_file(op: &mut Operation<'_>, file: &Inode) -> Result<()> {
-    let last = file.data.nlinks.get() <= 1;
-    match last && file.kind() == Some(ObjType::File) && file.size() > DEMARC {
-        true => drop_blocks(op, file, 0),
-        false => Ok(()),
     }
 }
 
@@ -294,7 +259,7 @@ pub fn remove(
     };
     let dir = place.dir.id.obj;
     if !found.is_directory() {
-        remove_entry(op, dir, &place.name, &found).map_err(about(path))?;
+        remove_entry(op, dir, &place.name).map_err(about(path))?;
         return Ok(1);
     }
     if !how.recursive {
@@ -309,15 +274,10 @@ pub fn remove(
     remove_tree(op, dir, &place.name, found, progress).map_err(about(path))
 }
 
-/// Takes away an entry and, if it is the last one, its object, which is no directory.
-pub(super) fn remove_entry(
-    op: &mut Operation<'_>,
-    dir: i64,
-    name: &[u8],
-    object: &Inode,
-) -> Result<()> {
-    empty_file(op, object)?;
-    op.step(|txn, ops| ops.remove(txn, dir, name))
+/// Takes away an entry and, if it is the last one, its object.
+pub(super) fn remove_entry(op: &mut Operation<'_>, dir: i64, name: &[u8]) -> Result<()> {
+    let sweep = op.step(|txn, ops| ops.begin_remove(txn, dir, name))?;
+    op.sweep(sweep)
 }
 
 /// A directory being emptied.
@@ -375,7 +335,7 @@ fn remove_tree(
         let Some(entry) = level.entry(op)? else {
             let (parent, name) = (level.parent, std::mem::take(&mut level.name));
             levels.pop();
-            op.step(|txn, ops| ops.remove(txn, parent, &name))?;
+            remove_entry(op, parent, &name)?;
             status.items += 1;
             continue;
         };
@@ -392,7 +352,7 @@ fn remove_tree(
                 levels.push(Level::new(found, dir.id.obj, entry.name));
             }
             Some(found) => {
-                remove_entry(op, dir.id.obj, &entry.name, &found)?;
+                remove_entry(op, dir.id.obj, &entry.name)?;
                 status.items += 1;
             }
             None => {}

@@ -3,15 +3,15 @@
 //! What fits one checkpoint is a transaction and nothing more. The first checkpoint of a longer one
 //! carries an [`Intent`] in the PFS's record: while that stands, every reader takes the PFS as of
 //! before the operation ([`super::pfs`]), and whoever opens the volume for writing takes the
-//! operation back ([`take_back`]). The last checkpoint clears it, and with that the operation is
+//! operation back ([`super::recover`]). The last checkpoint clears it, and with that the operation is
 //! there.
 //!
 //! The intent names the header's `vol0_next_tid`, which another system raises with whatever it
 //! writes. So it must be the same in all checkpoints: the TIDs for the ids of objects to come are
 //! set aside before the first.
 
-use super::ops::Ops;
-use super::pfs::{self, record_key};
+use super::ops::{Ops, Sweep};
+use super::pfs::record_key;
 use super::pfs_edit::{set_mark, store_record};
 use super::rollback::{Rollback, RolledBack, roll_back};
 use crate::btree;
@@ -106,7 +106,7 @@ fn undo(store: &mut Store, pfs: u16, tid: Tid, now: u64, marked: bool, error: Er
 
 /// Takes back the operation `tid` on PFS `pfs`, and clears its intent. Interrupted by a crash, it is
 /// repeated at the next opening: the header's `vol0_next_tid` stays as the intent says.
-pub fn take_back(
+fn take_back(
     store: &mut Store,
     pfs: u16,
     tid: Tid,
@@ -116,24 +116,13 @@ pub fn take_back(
     let what = Rollback {
         pfs,
         to: Tid(tid.0.saturating_sub(1)),
-        spare_local: false,
+        spare_local: true,
     };
     let back = roll_back(store, &what, now, progress)?;
     let mut txn = store.resume(tid, now)?;
     set_mark(&mut Editor::new(), &mut txn, pfs, &[0; MARK_SIZE])?;
     txn.commit()?;
     Ok(back)
-}
-
-/// Takes back every operation whose intent stands. Gives how many there were.
-pub fn take_back_all(store: &mut Store, now: u64, progress: &mut dyn Progress) -> Result<u64> {
-    let table = pfs::all(store.view())?;
-    let standing = table.iter().filter_map(|p| Some((p.id, p.unfinished?)));
-    let standing: Vec<(u16, Tid)> = standing.collect();
-    for (id, tid) in &standing {
-        take_back(store, *id, *tid, now, progress).map_err(|e| e.context(format!("PFS {id}")))?;
-    }
-    Ok(standing.len() as u64)
 }
 
 /// Sees to it that the PFS has a record, which an intent needs; PFS 0 can be without.
@@ -199,6 +188,17 @@ impl<'s> Operation<'s> {
             true => self.checkpoint(),
             false => Ok(()),
         }
+    }
+
+    /// Carries out what a change has left to be done.
+    pub fn sweep(&mut self, sweep: Option<Sweep>) -> Result<()> {
+        let Some(mut sweep) = sweep else {
+            return Ok(());
+        };
+        while !sweep.step(&mut self.ops, &mut self.txn)? {
+            self.checkpoint()?;
+        }
+        Ok(())
     }
 
     /// Makes what was changed so far durable, and unseen by readers.

@@ -299,12 +299,12 @@ impl Job<'_, '_, '_> {
 
     /// Takes away what is in the way, unless it can be kept.
     fn clear(&mut self, spot: &Spot, keep: bool) -> Result<()> {
-        let Some(found) = spot.found.filter(|_| !keep) else {
+        if spot.found.is_none() || keep {
             return Ok(());
-        };
+        }
         (self.events)(Deed::Replaced, &spot.path);
         if let (Ground::Real(op), Some(dir)) = (&mut *self.ground, spot.dir) {
-            change::remove_entry(op, dir, &spot.name, &found).map_err(about(&spot.path))?;
+            change::remove_entry(op, dir, &spot.name).map_err(about(&spot.path))?;
         }
         Ok(())
     }
