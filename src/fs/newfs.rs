@@ -53,7 +53,16 @@ const WINDOW: usize = 32 << 20;
 /// Errors: class `Usage` if the request cannot be met (too small, label too long; nothing was
 /// written then), `Io` if a device fails.
 pub fn newfs(devices: &mut [Box<dyn Device>], what: &NewFs) -> Result<Made> {
-    let geometry = plan(devices, what)?;
+    newfs_within(devices, u64::MAX, what)
+}
+
+/// As [`newfs`], and each volume uses no more than the first `size` bytes of its device.
+pub fn newfs_within(devices: &mut [Box<dyn Device>], size: u64, what: &NewFs) -> Result<Made> {
+    let sizes: Vec<(String, u64)> = devices
+        .iter()
+        .map(|device| (device.name().to_owned(), device.size().min(size)))
+        .collect();
+    let geometry = plan(&sizes, what)?;
     let contents = Contents::new(what, &geometry);
     for device in devices.iter_mut() {
         wipe_header(device.as_mut())?;
@@ -72,12 +81,13 @@ pub fn newfs(devices: &mut [Box<dyn Device>], what: &NewFs) -> Result<Made> {
     Ok(geometry.made())
 }
 
-/// What [`newfs`] would make; the same errors of class `Usage`.
-pub fn preview(devices: &[Box<dyn Device>], what: &NewFs) -> Result<Made> {
+/// What [`newfs`] would make of devices of these names and sizes in bytes; the same errors of
+/// class `Usage`.
+pub fn preview(devices: &[(String, u64)], what: &NewFs) -> Result<Made> {
     Ok(plan(devices, what)?.made())
 }
 
-fn plan(devices: &[Box<dyn Device>], what: &NewFs) -> Result<Geometry> {
+fn plan(devices: &[(String, u64)], what: &NewFs) -> Result<Geometry> {
     if !(1..=63).contains(&what.label.len()) {
         let len = what.label.len();
         return Err(Error::usage(format!(
@@ -91,11 +101,7 @@ fn plan(devices: &[Box<dyn Device>], what: &NewFs) -> Result<Geometry> {
         let text = format!("versions 4 to 7 can be made, not {}", what.version);
         return Err(Error::usage(text));
     }
-    let sizes: Vec<(String, u64)> = devices
-        .iter()
-        .map(|device| (device.name().to_owned(), device.size()))
-        .collect();
-    Geometry::new(&sizes, what.undo_bytes)
+    Geometry::new(devices, what.undo_bytes)
 }
 
 /// Takes away what stands where the header will be, so that nothing takes the volume for what it
