@@ -351,7 +351,7 @@ fn remove_tree(
                 }
                 levels.push(Level::new(found, dir.id.obj, entry.name));
             }
-            Some(found) => {
+            Some(_) => {
                 remove_entry(op, dir.id.obj, &entry.name)?;
                 status.items += 1;
             }
