@@ -10,8 +10,8 @@ use super::ops::{Attributes, NewObject};
 use super::target::{Place, existing, lookup, name_is_free_of_tid, place};
 use super::{Inode, ObjectId};
 use crate::error::{Class, Error, Result};
-use crate::format::record::{ObjType, PATH_MAX};
 use crate::format::Tid;
+use crate::format::record::{ObjType, PATH_MAX};
 use crate::progress::{Progress, Status};
 use std::collections::VecDeque;
 

@@ -15,11 +15,12 @@ use super::pfs::record_key;
 use super::pfs_edit::{set_mark, store_record};
 use super::rollback::{Rollback, RolledBack, roll_back};
 use crate::btree;
-use crate::btree::Editor;
+use crate::btree::{Editor, Scan, Step};
 use crate::error::{Error, Result};
-use crate::format::Tid;
 use crate::format::mark::{Intent, MARK_SIZE};
+use crate::format::node::LeafElement;
 use crate::format::record::PfsData;
+use crate::format::{Key, Tid};
 use crate::progress::Progress;
 use crate::store::{Durable, Fetch, Store, Txn, Written};
 
@@ -236,4 +237,18 @@ impl<'s> Operation<'s> {
         }
         self.txn.commit()
     }
+}
+
+/// How many records of PFS `pfs` were made or deleted at `tid`, as they stand now.
+pub fn records<F: Fetch + ?Sized>(fetch: &mut F, pfs: u16, tid: Tid) -> Result<u64> {
+    let mut scan = Scan::new(Key::pfs_min(pfs), Key::pfs_max(pfs), tid);
+    let mut count = 0;
+    while let Some(step) = scan.next(fetch)? {
+        if let Step::Leaf(leaf) = step {
+            let touched =
+                |e: &&LeafElement| e.base.create_tid() == tid || e.base.delete_tid() == tid;
+            count += leaf.elements().iter().filter(touched).count() as u64;
+        }
+    }
+    Ok(count)
 }
