@@ -114,7 +114,9 @@ pub fn roll_back(
         if batch.is_empty() {
             continue;
         }
-        let mut txn = store.begin(now)?;
+        // No record gets a TID, and the allocator's base is to stay what it was: by it whoever opens
+        // the volume after a crash knows that nobody has written since (see [`super::recover`]).
+        let mut txn = store.resume(what.to.next(), now)?;
         for (key, fate) in batch {
             if txn.is_full() {
                 txn.checkpoint()?;
