@@ -7,7 +7,6 @@ use super::spec::Pfs;
 use super::{Context, Exit, Outcome, mirror, show, size};
 use crate::error::{Error, Result};
 use crate::format::record::PfsData;
-use crate::fs::pfs;
 use crate::fs::pfs_ops::{self, Kind, NewPfs, Settings};
 use crate::io::lock::{self, Lock};
 use crate::mirror::write::{Edge, Event, Report, Request, write};
@@ -59,7 +58,14 @@ pub fn run(args: &MirrorWriteArgs, cx: &Context) -> Outcome {
         };
         let answers = answers.as_mut().map(|out| out as &mut dyn Write);
         let input = Input { cx };
-        write(&mut opened.store, input, answers, &request, &mut edge, &mut report)
+        write(
+            &mut opened.store,
+            input,
+            answers,
+            &request,
+            &mut edge,
+            &mut report,
+        )
     };
     cx.events.summary(counts(id, &report));
     let outcome = ended
@@ -103,12 +109,6 @@ fn clock(cx: &Context) -> u64 {
 /// Makes the slave that a stream of `told` goes into, if the user wants that.
 fn make(cx: &Context, store: &mut Store, id: u16, told: &PfsData) -> Result<()> {
     let uuid = Uuid::from_bytes_le(told.shared_uuid);
-    if pfs::all(store.view())?
-        .iter()
-        .any(|pfs| pfs.id == id && !pfs.is_deleted())
-    {
-        return Err(Error::usage(format!("PFS {id} exists")));
-    }
     if !cx.global.yes && !ask(&format!("PFS {id} does not exist. Make a slave of {uuid}?"))? {
         return Err(Error::usage(format!(
             "PFS {id} does not exist (-y: make a slave with the shared uuid {uuid})"
@@ -126,13 +126,14 @@ fn make(cx: &Context, store: &mut Store, id: u16, told: &PfsData) -> Result<()> 
         link: None,
     };
     pfs_ops::create(store, &new, clock(cx))?;
-    cx.ui.note(0, format_args!("PFS {id} was made, a slave of {uuid}"));
+    cx.ui
+        .note(0, format_args!("PFS {id} was made, a slave of {uuid}"));
     Ok(())
 }
 
 /// Asks on the terminal, since standard input is the stream; nobody there is a no.
 fn ask(question: &str) -> Result<bool> {
-    let open = |write| File::options().read(!write).write(write).open("/dev/tty");
+    let open = |write: bool| File::options().read(!write).write(write).open("/dev/tty");
     let (Ok(mut out), Ok(answer)) = (open(true), open(false)) else {
         return Ok(false);
     };
@@ -185,11 +186,14 @@ fn conclude(cx: &Context, report: &Report, name: &str) -> Outcome {
         return Ok(Exit::Damage);
     }
     if report.stopped {
-        cx.ui
-            .note(0, "the source stopped in the middle of a batch; it can be resumed");
+        cx.ui.note(
+            0,
+            "the source stopped in the middle of a batch; it can be resumed",
+        );
         return Ok(Exit::Interrupted);
     }
-    cx.ui.note(2, format_args!("Mirror-write {name}: succeeded"));
+    cx.ui
+        .note(2, format_args!("Mirror-write {name}: succeeded"));
     Ok(Exit::Done)
 }
 
@@ -226,7 +230,10 @@ impl<'a> Teller<'a> {
                 ui.note(2, text);
             }
             Event::Acknowledged(tid, _) => {
-                let text = format!("Mirror-write: Completed, updated snapshot to {:016x}", tid.0);
+                let text = format!(
+                    "Mirror-write: Completed, updated snapshot to {:016x}",
+                    tid.0
+                );
                 ui.note(2, text);
                 return self.update(tid.0);
             }
