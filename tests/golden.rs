@@ -4,13 +4,15 @@
 
 mod common;
 
-use common::golden;
-use mallet::format::Tid;
+use common::{golden, oracle};
 use mallet::format::record::ObjType;
+use mallet::format::volume::VolumeHeader;
+use mallet::format::{Offset, Tid};
 use mallet::fs::list::{self, Detail, Entry};
 use mallet::fs::namespace::Object;
 use mallet::fs::walk::{Scope, Visit, Walk};
 use mallet::fs::{Inode, Tree, file, pfs, root};
+use mallet::io::sim::SimDisk;
 use mallet::io::{OpenOptions, open};
 use mallet::progress::Status;
 use mallet::store::{View, ViewOptions, VolumeSet};
@@ -449,4 +451,54 @@ fn crashed_volumes_read_as_by_the_kernel_and_stay_as_they_are() {
         drop(view);
         assert!(before == fingerprint(&path), "{name} was changed");
     });
+}
+
+/// The tests' own recovery leads to what the kernel's does, on clean volumes too; and it refuses
+/// what the kernel would.
+#[test]
+fn crashed_volumes_undone_by_the_oracle() {
+    let Some(golden) = golden::dir() else { return };
+    in_parallel(golden::names(&golden, "crash", ".img"), |name| {
+        let stem = name.strip_suffix(".img").expect("an image");
+        let file = File::open(golden::file(&golden, &name)).expect("an image");
+        let mut disks = [SimDisk::over(file).expect("a disk")];
+        let undone = oracle::recover(&mut disks).unwrap_or_else(|e| panic!("{name}: {e}"));
+        // Now there is nothing left to undo, for the oracle and for the library.
+        let again = oracle::recover(&mut disks).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(
+            (again.records, again.next_seq),
+            (0, undone.next_seq),
+            "{name}"
+        );
+        let set = VolumeSet::open(vec![Box::new(disks[0].reader(1))]).expect("a volume");
+        let mut view = View::open(set, &ViewOptions::default()).expect("a view");
+        assert_eq!(view.undone().bytes, 0, "{name}");
+        compare_current(&mut view, &golden, &format!("{stem}.ro.lst"));
+    });
+}
+
+#[test]
+fn the_oracle_refuses_what_the_kernel_refuses() {
+    let Some(golden) = golden::dir() else { return };
+    let path = golden::file(&golden, "crash/crash-v7-n148.img");
+    let disk = || SimDisk::over(File::open(&path).expect("an image")).expect("a disk");
+    let undone = oracle::recover(&mut [disk()]).expect("a crashed volume");
+    assert!(undone.undos > 0, "{undone:?}");
+    let header =
+        VolumeHeader::from_prefix(&disk().read(0, 2048).expect("bytes")).expect("a header");
+    let ring = header.buf_beg.get().cast_unsigned() + Offset(header.undo_array[0].get()).short();
+    // Any byte of a record in the range, of the one before it, and of the one that ends the scan.
+    let (first, end) = undone.range;
+    for at in [
+        first - 512,
+        first,
+        first + 8,
+        end - 8,
+        end - end % 512 + 512,
+    ] {
+        let disk = disk();
+        let byte = disk.read(ring + at, 1).expect("a byte")[0];
+        disk.write(ring + at, &[!byte]).expect("a byte");
+        oracle::recover(&mut [disk]).expect_err("a bad record");
+    }
 }

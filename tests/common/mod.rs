@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod golden;
+pub mod oracle;
 pub mod patch;
 pub mod program;
 pub mod raw;
