@@ -1,7 +1,7 @@
 //! The way from the root down to a leaf, each node checked against what its parent says of it.
 
 use crate::error::Result;
-use crate::format::node::{self, INTERNAL, InternalElement};
+use crate::format::node::{self, INTERNAL, InternalElement, Node};
 use crate::format::{Fault, Key, NODE_SIZE, Offset, Rule};
 use crate::store::{Fetch, NodeRef};
 
@@ -54,9 +54,20 @@ pub(super) fn child<F: Fetch + ?Sized>(
     parent: &Level,
     depth: usize,
 ) -> Result<Level> {
-    let Some(element) = parent.child() else {
-        let found = format!("child {}", parent.index);
-        return Err(Fault::new(Rule::NodeCount, parent.at, "a child", found).into());
+    child_of(fetch, &parent.node, parent.at, parent.index, depth)
+}
+
+/// The child at `index` of the node `parent` at `parent_at`, checked in the same way.
+pub(super) fn child_of<F: Fetch + ?Sized>(
+    fetch: &mut F,
+    parent: &Node,
+    parent_at: Offset,
+    index: usize,
+    depth: usize,
+) -> Result<Level> {
+    let Some(element) = parent.children().get(index) else {
+        let found = format!("child {index}");
+        return Err(Fault::new(Rule::NodeCount, parent_at, "a child", found).into());
     };
     let at = Offset(element.subtree_offset.get());
     let fault =
@@ -66,15 +77,15 @@ pub(super) fn child<F: Fetch + ?Sized>(
         return fault(Rule::NodeDepth, expected, "one more".into());
     }
     let node = fetch.node(at)?;
-    if node.parent.get() != parent.at.0 {
+    if node.parent.get() != parent_at.0 {
         let found = Offset(node.parent.get()).to_string();
-        return fault(Rule::NodeParent, format!("parent {}", parent.at), found);
+        return fault(Rule::NodeParent, format!("parent {parent_at}"), found);
     }
     if node.kind != element.base.btype {
         let name = |kind: u8| format!("type {:?}", char::from(kind));
         return fault(Rule::NodeType, name(element.base.btype), name(node.kind));
     }
-    let (left, right) = (element.base.key(), parent.node.base(parent.index + 1).key());
+    let (left, right) = (element.base.key(), parent.base(index + 1).key());
     let count = node.count();
     if count > 0 {
         let (first, last) = match node.kind {

@@ -1,6 +1,10 @@
-//! The devices of a set as one place to read from: many requests under way, completions by ticket.
+//! The devices of a set as one place to read from and write to: many requests under way, reads
+//! completed by ticket, writes by barrier.
+//!
+//! After a failed write or flush the devices are latched: nothing more is written, and every later
+//! write and flush says why (principles, rule 4).
 
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::io::{Buf, Device, Done, Op};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
@@ -28,11 +32,17 @@ pub(super) struct Disks {
     cancelled: FxHashSet<u64>,
     next_tag: u64,
     counters: Counters,
+    /// What made a write or flush fail.
+    latched: Option<(Class, String)>,
 }
 
 struct Disk {
     device: Box<dyn Device>,
     queue: VecDeque<(u64, u64, usize)>,
+    /// Writes that are not complete.
+    writing: usize,
+    /// Whether anything was written since the last flush.
+    unflushed: bool,
 }
 
 impl Disks {
@@ -40,6 +50,8 @@ impl Disks {
         let disks = devices.into_iter().map(|device| Disk {
             device,
             queue: VecDeque::new(),
+            writing: 0,
+            unflushed: false,
         });
         Disks {
             disks: disks.collect(),
@@ -47,6 +59,7 @@ impl Disks {
             cancelled: FxHashSet::default(),
             next_tag: 0,
             counters: Counters::default(),
+            latched: None,
         }
     }
 
@@ -100,7 +113,7 @@ impl Disks {
                 continue;
             }
             // What is queued still has its turn: the device may have been full a moment ago.
-            let Disk { device, queue } = &self.disks[disk];
+            let Disk { device, queue, .. } = &self.disks[disk];
             if device.in_flight() == 0 && queue.is_empty() {
                 let text = format!("{}: a read got lost", self.name(disk));
                 return Err(Error::new(crate::error::Class::Io, text));
@@ -147,8 +160,101 @@ impl Disks {
         })
     }
 
+    /// A buffer for a write to `disk`, contents unspecified.
+    pub fn buffer(&mut self, disk: usize, len: usize) -> Buf {
+        self.disks[disk].device.buffer(len)
+    }
+
+    /// Starts writing `buf` at `at` of `disk`. That it went well shows at the next barrier; that an
+    /// earlier one did not may show here, once all that was under way has ended.
+    pub fn write(&mut self, disk: usize, at: u64, buf: Buf) -> Result<()> {
+        let (tag, mut op) = (self.next_tag, Op::Write { at, buf });
+        self.next_tag += 1;
+        self.disks[disk].unflushed = true;
+        while self.latched.is_none() {
+            match self.disks[disk].device.submit(tag, op) {
+                Ok(()) => {
+                    self.disks[disk].writing += 1;
+                    // Starts it.
+                    self.collect(disk, 0)?;
+                    break;
+                }
+                Err(_) if self.disks[disk].device.in_flight() == 0 => {
+                    let text = format!("{}: the device takes no write", self.name(disk));
+                    return Err(self.latch(Class::Io, text));
+                }
+                Err(back) => op = back,
+            }
+            self.collect(disk, 1)?;
+        }
+        match self.latched {
+            Some(_) => self.finish_writes(),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until every write is complete.
+    pub fn finish_writes(&mut self) -> Result<()> {
+        for disk in 0..self.disks.len() {
+            while self.disks[disk].writing > 0 {
+                self.collect(disk, 1)?;
+            }
+        }
+        self.check_latch()
+    }
+
+    /// Waits until every write is complete, then makes them stable: a barrier. Gives the number of
+    /// flushes.
+    pub fn barrier(&mut self) -> Result<u64> {
+        self.finish_writes()?;
+        let mut flushed = 0;
+        for disk in 0..self.disks.len() {
+            if !self.disks[disk].unflushed {
+                continue;
+            }
+            // A flush may be submitted only with nothing in flight: queued reads wait.
+            while self.disks[disk].device.in_flight() > 0 {
+                self.collect(disk, 1)?;
+            }
+            let tag = self.next_tag;
+            self.next_tag += 1;
+            if self.disks[disk].device.submit(tag, Op::Flush).is_err() {
+                let text = format!("{}: the device takes no flush", self.name(disk));
+                return Err(self.latch(Class::Io, text));
+            }
+            self.disks[disk].unflushed = false;
+            flushed += 1;
+        }
+        for disk in 0..self.disks.len() {
+            while self.disks[disk].device.in_flight() > 0 {
+                self.collect(disk, 1)?;
+            }
+        }
+        self.check_latch()?;
+        Ok(flushed)
+    }
+
+    /// An error if a write or flush has failed.
+    pub fn check_latch(&self) -> Result<()> {
+        match &self.latched {
+            None => Ok(()),
+            Some((class, text)) => Err(Error::new(
+                *class,
+                format!(
+                    "{text}; nothing more is written until the volume is opened again, which \
+                     recovers it"
+                ),
+            )),
+        }
+    }
+
+    fn latch(&mut self, class: Class, text: String) -> Error {
+        self.latched.get_or_insert((class, text.clone()));
+        Error::new(class, text)
+    }
+
     fn turn(&mut self, disk: usize, min: usize) -> Result<()> {
-        let Disk { device, queue } = &mut self.disks[disk];
+        let Disk { device, queue, .. } = &mut self.disks[disk];
         // Buffers come from a pool: take none for a read that has no place yet.
         while device.in_flight() < device.depth() {
             let Some((tag, at, len)) = queue.pop_front() else {
@@ -162,14 +268,33 @@ impl Disks {
             self.counters.reads += 1;
             self.counters.bytes += len as u64;
         }
+        self.collect(disk, min)
+    }
+
+    /// Takes over what the device has completed, `min` operations at least.
+    fn collect(&mut self, disk: usize, min: usize) -> Result<()> {
+        let device = &mut self.disks[disk].device;
         let mut completed = Vec::new();
         device
             .reap(min, &mut completed)
-            .map_err(|e| Error::io(format!("{}: waiting for reads", device.name()), e))?;
+            .map_err(|e| Error::io(format!("{}: waiting for the device", device.name()), e))?;
         for Done { tag, op, result } in completed {
-            let Op::Read { buf, .. } = op else { continue };
-            if !self.cancelled.remove(&tag) {
-                self.done.insert(tag, result.map(|()| buf));
+            let what = match op {
+                Op::Read { buf, .. } => {
+                    if !self.cancelled.remove(&tag) {
+                        self.done.insert(tag, result.map(|()| buf));
+                    }
+                    continue;
+                }
+                Op::Write { at, buf } => {
+                    self.disks[disk].writing -= 1;
+                    format!("writing {} bytes at {at}", buf.len())
+                }
+                Op::Flush => "flushing".to_owned(),
+            };
+            if let Err(error) = result {
+                let error = Error::io(format!("{}: {what}", self.name(disk)), error);
+                self.latch(error.class(), error.to_string());
             }
         }
         Ok(())

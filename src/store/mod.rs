@@ -4,14 +4,20 @@
 //! [`VolumeSet`] opens and checks volumes; [`View`] is the consistent picture, with the UNDO FIFO's
 //! old bytes laid over what the device holds. Whatever can serve such a picture is a [`Fetch`].
 
+mod alloc;
 mod cache;
+mod checkpoint;
 mod disks;
 pub mod fifo;
+mod frames;
 pub mod freemap;
 mod live;
+mod log;
 mod overlay;
 pub mod probe;
+mod recover;
 mod runs;
+mod stage;
 pub mod txn;
 pub mod undo;
 pub mod usage;

@@ -184,6 +184,13 @@ impl Overlay {
         (self.patches.len(), self.bytes)
     }
 
+    /// The buffers with old bytes, by address (zone 1 or 2), in order.
+    pub(super) fn buffers(&self) -> Vec<Offset> {
+        let mut all: Vec<Offset> = self.patches.keys().copied().map(Offset).collect();
+        all.sort_unstable();
+        all
+    }
+
     /// Adds old bytes; says whether there was room for them.
     pub(super) fn add(&mut self, at: Offset, old: &[u8]) -> bool {
         let patch = match self.patches.entry(at.buffer().0) {

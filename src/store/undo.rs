@@ -41,13 +41,18 @@ impl Ring {
         }
     }
 
+    /// The version whose rules its records follow.
+    pub(super) fn version(&self) -> u32 {
+        self.version
+    }
+
     /// Length of the ring in bytes.
     pub fn bytes(&self) -> u64 {
         self.bigblocks.len() as u64 * BIGBLOCK
     }
 
     /// `pos`, or 0 in place of the ring's end.
-    fn wrap(&self, pos: u64) -> u64 {
+    pub(super) fn wrap(&self, pos: u64) -> u64 {
         if pos >= self.bytes() { 0 } else { pos }
     }
 
@@ -62,7 +67,7 @@ impl Ring {
     }
 
     /// The device offset of byte `pos`, and how many bytes follow it there.
-    fn locate(&self, pos: u64) -> (u64, u64) {
+    pub(super) fn locate(&self, pos: u64) -> (u64, u64) {
         // The positions that come here are below the ring's length.
         let bigblock = self.bigblocks.get((pos / BIGBLOCK) as usize);
         let within = pos % BIGBLOCK;

@@ -144,8 +144,51 @@ impl View {
         self.scanner.raw(&mut self.set.disks, pos, len)
     }
 
+    /// The volumes, to write to them.
+    pub(super) fn set(&mut self) -> &mut VolumeSet {
+        &mut self.set
+    }
+
+    /// From now on the device's bytes are the picture: what the log took back was written.
+    pub(super) fn drop_overlay(&mut self) {
+        self.scanner.overlay = Overlay::default();
+    }
+
+    /// The picture's root header from now on.
+    pub(super) fn set_header(&mut self, header: &VolumeHeader) {
+        self.header = *header;
+    }
+
+    /// The buffer at the zone-2 address `at` is `bytes` from now on: reads under way would still
+    /// bring the old ones. The nodes whose bit is set in `checked` are right.
+    pub(super) fn replace(&mut self, at: Offset, bytes: Bytes, checked: u8) {
+        self.drop_runs(at, 1);
+        self.cache.insert(at.0, bytes);
+        for node in (0..BUFFER / NODE_SIZE).filter(|node| checked >> node & 1 != 0) {
+            self.cache.set_checked(at.0, node);
+        }
+    }
+
+    /// Forgets what was read, and what is being read, of the `frames` buffers at `at`.
+    pub(super) fn drop_runs(&mut self, at: Offset, frames: usize) {
+        for frame in 0..frames {
+            let at = Offset(at.0 + (frame * BUFFER) as u64);
+            self.cache.remove(at.0);
+            while let Some(run) = self.runs.find(at).and_then(|id| self.runs.remove(id)) {
+                if let State::Reading(ticket) = run.state {
+                    self.set.disks.cancel(run.disk, ticket);
+                }
+            }
+        }
+    }
+
+    /// Where the zone-2 address `at` lies: position among the devices, byte offset there.
+    pub(super) fn place(&self, at: Offset, len: usize) -> Result<(usize, u64)> {
+        self.set.place(at, len)
+    }
+
     /// The buffer at the zone-2 address `at`, through the cache.
-    fn frame(&mut self, at: Offset) -> Result<Bytes> {
+    pub(super) fn frame(&mut self, at: Offset) -> Result<Bytes> {
         if let Some(bytes) = self.cache.get(at.0) {
             return Ok(bytes.clone());
         }

@@ -134,6 +134,12 @@ impl VolumeSet {
         self.members[0].disk
     }
 
+    /// Position of volume `number` among the devices.
+    pub(super) fn header_disk(&self, number: u8) -> Option<usize> {
+        let index = self.by_number[usize::from(number)]?;
+        Some(self.members[usize::from(index)].disk)
+    }
+
     /// Where `len` bytes at the blockmapped or raw-buffer address `at` lie: position among the
     /// devices, byte offset there. The range must lie inside one big-block of an existing volume.
     pub(super) fn place(&self, at: Offset, len: usize) -> Result<(usize, u64)> {
