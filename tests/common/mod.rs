@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod build;
+pub mod crash;
 pub mod golden;
 pub mod oracle;
 pub mod patch;
