@@ -101,17 +101,23 @@ pub struct Global {
     #[arg(short = 't', global = true, value_name = "SECS", value_parser = size::seconds)]
     pub time_limit: Option<Duration>,
 
-    /// Answer every question with yes. Nothing asks yet.
-    #[arg(short = 'y', global = true, hide = true)]
+    /// Answer every question with yes.
+    #[arg(short = 'y', global = true)]
     pub yes: bool,
 
     /// Change nothing. Nothing does yet.
     #[arg(short = 'n', long, global = true, hide = true)]
     pub dry_run: bool,
 
-    /// Do it all the same.
-    #[arg(short = 'F', long, global = true, hide = true)]
+    /// Do it all the same: what a command asks about or would refuse. A volume that needs recovery
+    /// is not watched for another writer first.
+    #[arg(short = 'F', long, global = true)]
     pub force: bool,
+
+    /// Do not carry out the REDO log of a crashed system: what its programs had made durable by
+    /// fsync since its last flush is lost.
+    #[arg(long, global = true, help_heading = DEVICES)]
+    pub no_redo: bool,
 
     /// At most so many bytes per second into a stream, with k, m, g; 0 is no limit.
     #[arg(short = 'b', global = true, value_name = "RATE", value_parser = size::bytes, help_heading = STREAMS)]

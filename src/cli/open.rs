@@ -1,16 +1,19 @@
-//! From a SPEC to a view: locks, devices, volumes, the picture.
+//! From a SPEC to a view, or to a store: locks, devices, volumes, the picture.
 
 use super::Context;
 use super::args::{Engine, Switch};
 use super::spec::{Local, Pfs, Spec, Volume};
 use crate::error::{Error, Result};
-use crate::fs::pfs;
+use crate::fs::{pfs, recover};
 use crate::io::lock::{self, Lock, LockGuard};
 use crate::io::{self, Device, Direct, OpenOptions};
-use crate::store::{View, ViewOptions, VolumeSet};
+use crate::store::{Store, StoreOptions, View, ViewOptions, VolumeSet};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a volume that needs recovery is watched for another writer before it is touched.
+const WATCH: Duration = Duration::from_secs(2);
 
 /// An opened file system. The locks last as long as this does.
 pub struct Opened {
@@ -26,11 +29,122 @@ impl Opened {
     ///
     /// Errors: class `Usage` if there is none of that number or label.
     pub fn pfs(&mut self) -> Result<pfs::Pfs> {
-        match &self.spec.pfs {
-            None => pfs::find(&mut self.view, "0"),
-            Some(Pfs::Number(number)) => pfs::find(&mut self.view, &number.to_string()),
-            Some(Pfs::Label(label)) => pfs::find(&mut self.view, &String::from_utf8_lossy(label)),
-        }
+        named(&mut self.view, &self.spec)
+    }
+}
+
+/// A file system that is opened for writing. The locks last as long as this does.
+pub struct Writable {
+    /// The volumes, recovered.
+    pub store: Store,
+    /// What opening them did.
+    pub report: recover::Report,
+    /// What was asked for.
+    pub spec: Local,
+    /// Locks on all volumes, and claims on those that are block devices.
+    pub locks: Vec<LockGuard>,
+}
+
+impl Writable {
+    /// The PFS that was named, PFS 0 where none was.
+    ///
+    /// Errors: class `Usage` if there is none of that number or label.
+    pub fn pfs(&mut self) -> Result<pfs::Pfs> {
+        named(self.store.view(), &self.spec)
+    }
+}
+
+/// The PFS that `spec` names.
+fn named(view: &mut View, spec: &Local) -> Result<pfs::Pfs> {
+    match &spec.pfs {
+        None => pfs::find(view, "0"),
+        Some(Pfs::Number(number)) => pfs::find(view, &number.to_string()),
+        Some(Pfs::Label(label)) => pfs::find(view, &String::from_utf8_lossy(label)),
+    }
+}
+
+/// Opens what `spec` names for writing: nobody else reads or writes it meanwhile. What a crash left
+/// behind is recovered first, and notes say what that did.
+///
+/// A volume that needs recovery may be in use on another host: it is watched for two seconds before
+/// it is touched, unless `-F` was given.
+///
+/// Errors: class `Usage` for another machine's volumes, `Busy` for volumes that somebody else uses,
+/// and what opening the devices, the set and the store says.
+pub fn open_rw(cx: &Context, spec: &Spec) -> Result<Writable> {
+    let spec = local(spec)?;
+    if cx.global.live {
+        let text = "--live reads beside a writer; a command that writes cannot use it";
+        return Err(Error::usage(text));
+    }
+    let mut locks = locks(cx, &spec.volumes, Lock::Write)?;
+    for volume in &spec.volumes {
+        locks.extend(lock::claim(&volume.path)?);
+    }
+    let devices = spec
+        .volumes
+        .iter()
+        .map(|volume| device(cx, volume, spec.volumes.len(), true))
+        .collect::<Result<Vec<_>>>()?;
+    let set = VolumeSet::open(devices)?;
+    for fault in set.warnings() {
+        cx.ui.note(1, format_args!("harmless: {fault}"));
+    }
+    let options = recover::OpenOptions {
+        store: StoreOptions {
+            cache_bytes: usize::try_from(cx.global.cache).unwrap_or(usize::MAX),
+            watch: (!cx.global.force).then_some(WATCH),
+            ..StoreOptions::default()
+        },
+        redo: !cx.global.no_redo,
+        now: now_us(cx),
+    };
+    let (store, report) = recover::open(set, &options)?;
+    tell(cx, &report);
+    Ok(Writable {
+        store,
+        report,
+        spec: spec.clone(),
+        locks,
+    })
+}
+
+/// When the command started, microseconds since 1970: the time that its records carry.
+pub fn now_us(cx: &Context) -> u64 {
+    u64::try_from(cx.now().as_microsecond()).unwrap_or(0)
+}
+
+/// Says what recovery did.
+fn tell(cx: &Context, report: &recover::Report) {
+    let records = |count| super::size::counted(count, "record", "records");
+    if report.undone > 0 {
+        cx.ui.note(
+            0,
+            format_args!(
+                "the volume was not cleanly unmounted; recovered: {} of the UNDO log taken back",
+                records(report.undone)
+            ),
+        );
+    }
+    if report.redone > 0 {
+        cx.ui.note(
+            0,
+            format_args!(
+                "recovered: {} of the REDO log carried out",
+                records(report.redone)
+            ),
+        );
+    }
+    for left_out in &report.not_redone {
+        cx.ui
+            .warn(format_args!("not carried out of the REDO log: {left_out}"));
+    }
+    if report.rolled_back > 0 {
+        let count = super::size::counted(report.rolled_back, "operation", "operations");
+        cx.ui.note(
+            0,
+            format_args!("{count} that had not come to an end taken back"),
+        );
     }
 }
 
@@ -47,12 +161,12 @@ pub fn open_with(cx: &Context, spec: &Spec, options: &ViewOptions) -> Result<Ope
     let spec = local(spec)?;
     let locks = match options.live {
         true => Vec::new(),
-        false => locks(cx, &spec.volumes)?,
+        false => locks(cx, &spec.volumes, Lock::Read)?,
     };
     let devices = spec
         .volumes
         .iter()
-        .map(|volume| device(cx, volume, spec.volumes.len()))
+        .map(|volume| device(cx, volume, spec.volumes.len(), false))
         .collect::<Result<Vec<_>>>()?;
     let set = VolumeSet::open(devices)?;
     for fault in set.warnings() {
@@ -97,14 +211,14 @@ fn local(spec: &Spec) -> Result<&Local> {
     }
 }
 
-/// Shared locks on all volumes; `--lock-wait` is for all of them together.
-fn locks(cx: &Context, volumes: &[Volume]) -> Result<Vec<LockGuard>> {
+/// Locks on all volumes; `--lock-wait` is for all of them together.
+pub(super) fn locks(cx: &Context, volumes: &[Volume], kind: Lock) -> Result<Vec<LockGuard>> {
     let wait = cx.global.lock_wait;
     let start = Instant::now();
     let lock = |volume: &Volume| {
         let left = wait.saturating_sub(start.elapsed());
         let offset = volume.offset.unwrap_or(0);
-        lock::acquire_unless(&volume.path, offset, Lock::Read, left, &mut || cx.goes_on())
+        lock::acquire_unless(&volume.path, offset, kind, left, &mut || cx.goes_on())
     };
     volumes.iter().map(lock).collect()
 }
@@ -113,7 +227,12 @@ fn locks(cx: &Context, volumes: &[Volume]) -> Result<Vec<LockGuard>> {
 ///
 /// What another host wrote to a block device never reaches this one's page cache: beside a writer,
 /// devices are read past it or not at all.
-fn device(cx: &Context, volume: &Volume, count: usize) -> Result<Box<dyn Device>> {
+pub(super) fn device(
+    cx: &Context,
+    volume: &Volume,
+    count: usize,
+    write: bool,
+) -> Result<Box<dyn Device>> {
     let usual = OpenOptions::default();
     let is_device = |path: &Path| {
         std::fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
@@ -139,6 +258,7 @@ fn device(cx: &Context, volume: &Volume, count: usize) -> Result<Box<dyn Device>
             Switch::On => Direct::On,
             Switch::Off => Direct::Off,
         },
+        write,
         offset: volume.offset.unwrap_or(0),
         buffers: (usual.buffers / count.max(1)).max(2),
         ..usual

@@ -20,6 +20,14 @@ pub const DUMMY: u16 = 0x0041;
 pub const UNDO: u16 = 0x0043;
 /// New bytes of a file, logged by fsync.
 pub const REDO: u16 = 0x0044;
+/// Flag of a REDO record: bytes written to a file.
+pub const REDO_WRITE: u32 = 0x01;
+/// Flag of a REDO record: a file got another length.
+pub const REDO_TRUNC: u32 = 0x02;
+/// Flag of a REDO record: a block that bytes were written to is on the medium.
+pub const REDO_TERM_WRITE: u32 = 0x04;
+/// Flag of a REDO record: a change of length is on the medium.
+pub const REDO_TERM_TRUNC: u32 = 0x08;
 /// Framing unit in bytes (version 4 and later): no record crosses it, each starts with a sequence number.
 pub const SECTOR: u64 = 512;
 
@@ -265,5 +273,14 @@ impl<'a> Record<'a> {
         RedoHead::ref_from_prefix(self.bytes)
             .ok()
             .map(|(head, _)| head)
+    }
+
+    /// The new bytes of a file that a REDO record holds; `None` for other kinds, and where the record
+    /// is shorter than it says.
+    pub fn redo_data(&self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.redo()?.bytes.get()).ok()?;
+        let body = self.bytes.get(size_of::<RedoHead>()..)?;
+        let payload = body.len().checked_sub(size_of::<Tail>())?;
+        body.get(..payload)?.get(..len)
     }
 }

@@ -26,6 +26,7 @@ mod order;
 pub mod pfs;
 pub mod pfs_edit;
 pub mod recover;
+pub mod redo;
 pub mod rollback;
 pub mod snapshot;
 pub mod walk;

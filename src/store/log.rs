@@ -201,3 +201,65 @@ fn frame(bytes: &mut [u8], kind: u16, seq: Option<u32>) {
         bytes[tail + 4..].copy_from_slice(&size);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Zone;
+    use crate::format::fifo::Record;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What is logged comes back in order, record after record with ascending numbers, and what
+        /// follows is valid and does not go on; every sector begins with a number.
+        #[test]
+        fn logged_bytes_come_back(
+            runs in proptest::collection::vec((0usize..16000, 1usize..1500, any::<u8>()), 1..60),
+            start in 0u64..8, wrapped: bool, version in 4u32..8,
+        ) {
+            let ring = Ring::of_bigblocks(2, version);
+            let from = if wrapped { ring.bytes() - BUFFER as u64 } else { 0 };
+            let at = Append { pos: from + start * 512, seq: u32::MAX - 3 };
+            let mut log = Log::new(&ring, at);
+            let mut expected = Vec::new();
+            for (n, (begin, len, byte)) in runs.iter().enumerate() {
+                let len = (*len).min(BUFFER - begin);
+                let target = Offset::new(Zone::RAW_BUFFER, 0, (n * BUFFER + begin) as u64);
+                log.undo(target, &vec![*byte; len]);
+                expected.extend((0..len as u64).map(|i| (target.0 + i, *byte)));
+            }
+            let (pieces, end) = log.finish(BLOCK);
+            let mut image = vec![0; ring.bytes() as usize];
+            for (pos, piece) in &pieces {
+                let pos = *pos as usize;
+                prop_assert_eq!((pos + piece.len()) % BUFFER, 0);
+                image[pos..pos + piece.len()].copy_from_slice(piece);
+            }
+            let (mut pos, mut seq, mut found) = (at.pos, at.seq, Vec::new());
+            while pos != end.pos {
+                let buffer = pos / BUFFER as u64 * BUFFER as u64;
+                let bytes = &image[buffer as usize..][..BUFFER];
+                let place = Offset::new(Zone::UNDO, 0, pos);
+                let record = Record::at(bytes, (pos - buffer) as usize, place, version).expect("a record");
+                prop_assert!(pos % SECTOR + record.size() as u64 <= SECTOR);
+                prop_assert!(pos % SECTOR != 0 || record.seq().is_some());
+                if let Some(number) = record.seq() {
+                    prop_assert_eq!(number, seq);
+                    seq = seq.wrapping_add(1);
+                }
+                if let Some(undo) = record.undo(place).expect("an undo record") {
+                    found.extend(undo.old.iter().enumerate().map(|(i, b)| (undo.at.0 + i as u64, *b)));
+                }
+                pos = ring.wrap(pos + record.size() as u64);
+            }
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(seq, end.seq);
+            if !end.pos.is_multiple_of(BUFFER as u64) {
+                let buffer = end.pos / BUFFER as u64 * BUFFER as u64;
+                let bytes = &image[buffer as usize..][..BUFFER];
+                let next = Record::at(bytes, (end.pos - buffer) as usize, Offset(buffer), version);
+                prop_assert_ne!(next.expect("a valid record").seq(), Some(end.seq));
+            }
+        }
+    }
+}

@@ -5,6 +5,10 @@
 //! disk labels, at the start of the device and of each partition found (a label stands inside a
 //! slice there).
 
+mod signatures;
+
+pub use signatures::occupant;
+
 use crate::format::volume::{SIGNATURE, SIGNATURE_HAMMER2, SIGNATURE_REVERSED};
 use crate::io::{Device, read_at};
 use std::collections::BTreeMap;

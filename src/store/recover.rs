@@ -67,7 +67,8 @@ pub(super) fn open(set: VolumeSet, options: &StoreOptions) -> Result<Store> {
         ring,
         first: undone.first,
         held: false,
-        behind: false,
+        // The range that leads back to before the replay stays until the first commit after it.
+        behind: redo.is_some(),
         committed: 0,
         held_from: 0,
         last_tid: header.next_tid(),

@@ -41,6 +41,13 @@ impl Ring {
         }
     }
 
+    /// A ring of so many big-blocks, one behind the other.
+    #[cfg(test)]
+    pub(super) fn of_bigblocks(count: u64, version: u32) -> Ring {
+        let bigblocks = (0..count).map(|n| n * BIGBLOCK).collect();
+        Ring { bigblocks, version }
+    }
+
     /// The version whose rules its records follow.
     pub(super) fn version(&self) -> u32 {
         self.version

@@ -17,7 +17,7 @@ pub use ground::Edit;
 use crate::error::{Error, Result};
 use crate::format::node::{Base, InternalElement, LEAF_MAX, LeafElement, RECORD};
 use crate::format::{Fault, Key, Offset, Rule, Tid};
-use place::{Place, children, records};
+use place::{Level, Place, children, records};
 use std::mem::offset_of;
 use zerocopy::little_endian::{I32, U32, U64};
 
@@ -218,25 +218,42 @@ impl Editor {
     }
 
     /// Makes the bounds of the nodes on the way wide enough for `key` (format.md §10.3).
+    ///
+    /// What was removed from the space between a node's own bounds and its parent's is known to
+    /// the parent's element alone; the edge element that takes the space over learns it.
     fn widen<T: Edit + ?Sized>(&mut self, txn: &mut T, key: Key) -> Result<()> {
         let above = self.place.levels.len() - 1;
-        for level in self.place.levels[..above].iter_mut().rev() {
-            let count = level.node.count();
-            let (first, last) = (level.node.base(0), level.node.base(count).key());
-            let (left, right) = (level.left, level.right);
-            let elements = children(&mut level.node);
-            let index = if key < first.key() {
-                elements[0].base = bound(left);
-                elements[0].base.btype = first.btype;
-                0
-            } else if key >= last {
-                elements[count].base = bound(right);
-                count
-            } else {
-                // Nodes further up are at least as wide.
-                return Ok(());
+        // Children of a node that is wide enough may be too narrow, but not its parents.
+        let narrow =
+            |l: &Level| key < l.node.base(0).key() || key >= l.node.base(l.node.count()).key();
+        let wide = self.place.levels[..above].iter().rposition(|l| !narrow(l));
+        for depth in wide.map_or(0, |wide| wide + 1)..above {
+            let known = match depth.checked_sub(1) {
+                Some(parent) => self.place.levels[parent].element().mirror_tid.get(),
+                None => 0,
             };
-            level.write_within(txn, index, 0..size_of::<Base>())?;
+            let level = &mut self.place.levels[depth];
+            let (count, left, right) = (level.node.count(), level.left, level.right);
+            let elements = children(&mut level.node);
+            let to_left = key < elements[0].base.key();
+            let edge = if to_left {
+                let btype = elements[0].base.btype;
+                elements[0].base = bound(left);
+                elements[0].base.btype = btype;
+                0
+            } else {
+                elements[count].base = bound(right);
+                count - 1
+            };
+            let mirror_tid = elements[edge].mirror_tid.get().max(known);
+            elements[edge].mirror_tid.set(mirror_tid);
+            let mirror_tid = level.node.mirror_tid.get().max(mirror_tid);
+            level.node.mirror_tid.set(mirror_tid);
+            level.write_head(txn)?;
+            level.write_elements(txn, edge..edge + 1)?;
+            if !to_left {
+                level.write_within(txn, count, 0..size_of::<Base>())?;
+            }
         }
         Ok(())
     }

@@ -4,12 +4,36 @@
 //!
 //! Every function takes object ids of one PFS, looks at the current state, and leaves the transaction
 //! to be committed by the caller. One that fails may have changed something: drop the transaction.
+//! What is wrong with the request itself is an error of class `Other`, found before anything was
+//! changed.
+//!
+//! What can need more than one checkpoint (the records of a large file removed) comes in two forms:
+//! [`Ops::begin_remove`], [`Ops::begin_rename`] and [`Ops::begin_truncate`] give a [`Sweep`], whose
+//! steps end where the transaction is full; [`Ops::remove`], [`Ops::rename`] and [`Ops::truncate`]
+//! go through it to the end, with checkpoints in between where they must. At every one of these the
+//! file system is whole: an object without entries, a file that is not yet cut.
+
+mod create;
+mod data;
+mod entry;
+mod flags;
+mod inode;
+mod live;
+mod remove;
+mod rename;
+mod sweep;
+
+pub use sweep::Sweep;
 
 use super::{Inode, ObjectId};
 use crate::btree::Editor;
-use crate::error::Result;
-use crate::format::record::ObjType;
+use crate::btree::put::{self, NewRecord};
+use crate::error::{Class, Error, Result};
+use crate::format::node::{Base, LeafElement};
+use crate::format::record::{ObjType, rt};
+use crate::format::{Key, Localization, Tid};
 use crate::store::Txn;
+use live::Live;
 
 /// What a new object is to be.
 #[derive(Clone, Debug)]
@@ -33,7 +57,7 @@ pub struct NewObject<'a> {
 }
 
 /// What of an inode to change; `None` leaves it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// Permission bits.
     pub mode: Option<u16>,
@@ -75,97 +99,69 @@ impl Ops {
         self.pfs
     }
 
-    /// The object as the transaction sees it.
+    /// The object as the transaction sees it; `None` if it does not exist.
     pub fn inode(&mut self, txn: &mut Txn<'_>, obj: i64) -> Result<Option<Inode>> {
-        super::inode(
-            txn,
-            ObjectId { pfs: self.pfs, obj },
-            crate::format::Tid::MAX,
-        )
+        let id = self.id(obj);
+        let key = id.key(Localization::INODE, rt::INODE, 0);
+        match Live::new(key, key).next(&mut self.editor, txn)? {
+            Some(leaf) => super::inode_at(txn, id, leaf).map(Some),
+            None => Ok(None),
+        }
     }
 
-    /// Makes an object and its entry in directory `dir`. Gives its id.
-    pub fn create(
-        &mut self,
-        txn: &mut Txn<'_>,
-        dir: i64,
-        name: &[u8],
-        new: &NewObject<'_>,
-    ) -> Result<i64> {
-        let _ = (txn, dir, name, new);
-        todo!()
+    /// The object, which must exist.
+    fn existing(&mut self, txn: &mut Txn<'_>, obj: i64) -> Result<Inode> {
+        let id = self.id(obj);
+        self.inode(txn, obj)?
+            .ok_or_else(|| refused(format!("{id} does not exist")))
     }
 
-    /// Another entry for an object that is no directory.
-    pub fn link(&mut self, txn: &mut Txn<'_>, obj: i64, dir: i64, name: &[u8]) -> Result<()> {
-        let _ = (txn, obj, dir, name);
-        todo!()
+    fn id(&self, obj: i64) -> ObjectId {
+        ObjectId { pfs: self.pfs, obj }
     }
 
-    /// Takes the entry away (a directory must be empty), and the object with its last one.
-    pub fn remove(&mut self, txn: &mut Txn<'_>, dir: i64, name: &[u8]) -> Result<()> {
-        let _ = (txn, dir, name);
-        todo!()
+    /// Makes a record of an object at the transaction's TID.
+    fn insert(&mut self, txn: &mut Txn<'_>, key: Key, kind: u8, data: &[u8]) -> Result<()> {
+        let key = Key {
+            create_tid: txn.tid(),
+            ..key
+        };
+        let record = NewRecord {
+            base: Base {
+                obj_type: kind,
+                ..Base::from_key(key)
+            },
+            create_ts: txn.now_seconds(),
+            delete_ts: 0,
+            data,
+            crc: None,
+        };
+        match put::create(&mut self.editor, txn, &record)? {
+            true => Ok(()),
+            false => Err(Error::damage(format!("a record with key {key} exists"))),
+        }
     }
 
-    /// Moves an entry, over an existing one if that is compatible (as rename(2)).
-    pub fn rename(
-        &mut self,
-        txn: &mut Txn<'_>,
-        from: (i64, &[u8]),
-        to: (i64, &[u8]),
-    ) -> Result<()> {
-        let _ = (txn, from, to);
-        todo!()
+    /// Ends a record's life; `keep` says whether its owner has history.
+    fn retire(&mut self, txn: &mut Txn<'_>, leaf: &LeafElement, keep: bool) -> Result<()> {
+        put::retire(&mut self.editor, txn, leaf, keep)
     }
+}
 
-    /// Changes attributes: a new version of the inode, or in place for times alone.
-    pub fn set_attributes(
-        &mut self,
-        txn: &mut Txn<'_>,
-        obj: i64,
-        attributes: &Attributes,
-    ) -> Result<()> {
-        let _ = (txn, obj, attributes);
-        todo!()
-    }
+/// The error of a request that the state of the files does not allow.
+fn refused(text: impl Into<String>) -> Error {
+    Error::new(Class::Other, text)
+}
 
-    /// Writes `bytes` at file offset `at`, extending the file as needed.
-    pub fn write(&mut self, txn: &mut Txn<'_>, obj: i64, at: u64, bytes: &[u8]) -> Result<()> {
-        let _ = (txn, obj, at, bytes);
-        todo!()
-    }
+/// A name as an error shows it.
+fn shown(name: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(name))
+}
 
-    /// Sets the file's length.
-    pub fn truncate(&mut self, txn: &mut Txn<'_>, obj: i64, size: u64) -> Result<()> {
-        let _ = (txn, obj, size);
-        todo!()
-    }
-
-    /// Replaces the block at base offset `base` of a file whose final length is `size`: `block` is
-    /// the block's bytes up to that length (whole blocks before the end); `None` makes a hole. The
-    /// inode is left to [`Ops::finish_file`]. For bulk writers, which go through a file in order.
-    pub fn put_block(
-        &mut self,
-        txn: &mut Txn<'_>,
-        file: &Inode,
-        base: u64,
-        block: Option<&[u8]>,
-        size: u64,
-    ) -> Result<()> {
-        let _ = (txn, file, base, block, size);
-        todo!()
-    }
-
-    /// Gives a file its final length and times after [`Ops::put_block`]: a new version of the inode.
-    pub fn finish_file(
-        &mut self,
-        txn: &mut Txn<'_>,
-        obj: i64,
-        size: u64,
-        mtime: u64,
-    ) -> Result<()> {
-        let _ = (txn, obj, size, mtime);
-        todo!()
+/// The highest key of all versions of `key`'s record.
+fn last_version(key: Key) -> Key {
+    Key {
+        create_tid: Tid::ZERO,
+        ..key
     }
 }
