@@ -4,6 +4,7 @@
 pub mod build;
 pub mod crash;
 pub mod golden;
+pub mod listing;
 pub mod oracle;
 pub mod patch;
 pub mod program;
@@ -11,6 +12,7 @@ pub mod raw;
 pub mod readers;
 pub mod receiver;
 pub mod records;
+pub mod slave;
 pub mod streams;
 pub mod unpack;
 
