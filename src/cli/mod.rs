@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod asof;
+pub mod batch;
 pub mod check;
 pub mod contents;
 pub mod context;
@@ -18,6 +19,8 @@ pub mod history;
 pub mod json;
 pub mod manual;
 pub mod mirror;
+pub mod mirror_write;
+pub mod mode;
 pub mod moment;
 pub mod newfs;
 pub mod open;
@@ -31,6 +34,9 @@ pub mod spec;
 pub mod ui;
 pub mod volumes;
 pub mod watchdog;
+pub mod words;
+pub mod write;
+pub mod write_args;
 
 pub use context::Context;
 
@@ -111,6 +117,16 @@ fn run(command: &Command, cx: &Context) -> Outcome {
         Command::Stat(args) => contents::stat(args, cx),
         Command::Cat(args) => contents::cat(args, cx),
         Command::Get(args) => contents::get(args, cx),
+        Command::Put(_)
+        | Command::Append(_)
+        | Command::Truncate(_)
+        | Command::Mkdir(_)
+        | Command::Rm(_)
+        | Command::Mv(_)
+        | Command::Ln(_)
+        | Command::Chmod(_)
+        | Command::Chown(_) => write::command(command, cx),
+        Command::Batch(args) => batch::batch(args, cx),
         Command::History(args) => history::history(args, cx),
         Command::Diff(args) => history::diff(args, cx),
         Command::PfsStatus(args) => pfs::status(args, cx),
@@ -122,6 +138,7 @@ fn run(command: &Command, cx: &Context) -> Outcome {
         Command::PfsDestroy(args) => pfs_write::destroy(args, cx),
         Command::Snapls(args) => pfs::snapshots(args, cx),
         Command::MirrorRead(args) => mirror::read(args, cx),
+        Command::MirrorWrite(args) => mirror_write::run(args, cx),
         Command::MirrorDump(args) => mirror::dump(args, cx),
         Command::MirrorPlan(args) => match &args.target {
             Some(target) => copy::plan(args, target, cx),
@@ -163,7 +180,7 @@ fn finish(command: &Command, cx: &Context, outcome: Outcome) -> u8 {
         ),
     };
     if let Some(error) = &error
-        && !(cx.json() && command.owns_stdout())
+        && !(cx.json() && command.owns_stdout(&cx.global))
     {
         let error = escape::sentence(error);
         let _ = cx
