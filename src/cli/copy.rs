@@ -203,7 +203,11 @@ fn opened(
                 checked.map_err(|error| error.context(spec))?;
             }
         }
-        places.push(Place { store: *store, pfs });
+        let place = Place { store: *store, pfs };
+        if places.contains(&place) {
+            return Err(Error::usage(format!("{spec} is named twice")));
+        }
+        places.push(place);
         opening._streams.extend(streams(local(spec)?, pfs)?);
     }
     for (store, id) in missing {
