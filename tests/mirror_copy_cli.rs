@@ -193,3 +193,46 @@ fn master_and_slave_in_one_file() {
     let checked = run(&["check", "--data", text(&path)]);
     assert_eq!(status(&checked), 0, "{}", out(&checked));
 }
+
+/// Another state of the master would delete nearly everything: it is stopped and taken back.
+#[test]
+fn the_brake() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (master, slave) = (volume(folder.path(), "m"), volume(folder.path(), "s"));
+    let tree = folder.path().join("tree");
+    fs::create_dir(&tree).expect("a folder");
+    for at in 0..4000 {
+        fs::write(tree.join(format!("{at}")), format!("contents of {at}")).expect("a file");
+    }
+    let good = |words: &[&str]| {
+        let output = run(words);
+        assert_eq!(status(&output), 0, "{words:?}: {}", err(&output));
+    };
+    good(&["pfs-master", &spec(&master, 1)]);
+    let other = copy_to(&master, folder.path(), "other", 0);
+    let (master, slave, other) = (spec(&master, 1), spec(&slave, 1), spec(&other, 1));
+    good(&["put", &master, text(&tree), "/tree"]);
+    good(&["mirror-copy", "-y", &master, &slave]);
+    let tid = tid_of(&slave);
+    let before = listing(&slave, &tid);
+    // The other one goes its own way, and further.
+    good(&["mkdir", &other, "/other"]);
+    good(&["put", &other, text(&tree), "/other/a"]);
+    good(&["put", &other, text(&tree), "/other/b"]);
+    let (output, told) = copied(&[&other, &slave]);
+    assert_eq!(status(&output), 8, "{}", err(&output));
+    assert_eq!(of_kind(&told, "taken_back").len(), 1, "{}", err(&output));
+    assert!(err(&output).contains("--allow-deletes"), "{}", err(&output));
+    assert_eq!(tid_of(&slave), tid);
+    assert_eq!(listing(&slave, &tid), before);
+    // Nothing is left of it.
+    good(&["mkdir", &master, "/more"]);
+    good(&["mirror-copy", &master, &slave]);
+    let tid = tid_of(&slave);
+    assert_eq!(listing(&slave, &tid), listing(&master, &tid));
+    good(&["put", &other, text(&tree), "/other/c"]);
+    good(&["mirror-copy", "--allow-deletes", &other, &slave]);
+    let tid = tid_of(&slave);
+    assert_eq!(listing(&slave, &tid), listing(&other, &tid));
+    good(&["check", "--data", slave.split('#').next().expect("a path")]);
+}
