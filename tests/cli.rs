@@ -58,7 +58,7 @@ fn help_names_what_works() {
     ] {
         assert!(shown.contains(word), "{word} is not in the help");
     }
-    for word in ["newfs", "prune", "mirror-write", "recover", "volume-add"] {
+    for word in ["prune", "mirror-write", "recover", "volume-add"] {
         assert!(
             !shown.contains(word),
             "{word} is in the help and does not exist"
