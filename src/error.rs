@@ -25,6 +25,8 @@ pub enum Class {
     Io,
     /// The medium holds something that violates a rule of the format.
     Damage,
+    /// Stopped before harm: a stream implies the deletion of too much.
+    Brake,
     /// Ended early on request; can be resumed.
     Interrupted,
     /// No space left.
@@ -45,6 +47,7 @@ impl Class {
             Class::Busy => 4,
             Class::Io => 5,
             Class::Damage => 6,
+            Class::Brake => 8,
             Class::Interrupted | Class::Expired => 9,
             Class::NoSpace => 10,
             Class::Protocol => 11,

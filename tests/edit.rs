@@ -7,6 +7,7 @@ mod common;
 
 use common::build;
 use common::build::files::Files;
+use common::golden;
 use mallet::btree::put::{self, NewRecord};
 use mallet::btree::{Cursor, Editor, good_data};
 use mallet::check::{self, Options};
@@ -120,6 +121,10 @@ fn some_record(random: &mut Random) -> Key {
     }
 }
 
+fn is_ours(key: Key) -> bool {
+    (100..106).contains(&key.obj_id)
+}
+
 fn some_data(random: &mut Random, rec_type: u16) -> Vec<u8> {
     let len = match rec_type {
         rt::INODE => size_of::<InodeData>(),
@@ -176,8 +181,27 @@ fn find(editor: &mut Editor, txn: &mut Txn<'_>, key: Key) -> LeafElement {
         .expect("a record of the model")
 }
 
-fn step(editor: &mut Editor, txn: &mut Txn<'_>, model: &mut Model, random: &mut Random) {
+/// A record that a step is about: a new one, or often one that is there.
+fn record_for_step(model: &Model, random: &mut Random) -> Key {
     let record = some_record(random);
+    if random.below(3) > 0 || model.is_empty() {
+        return record;
+    }
+    let known = *model
+        .keys()
+        .nth(random.below(model.len() as u64) as usize)
+        .expect("one of them");
+    match known.rec_type {
+        rt::INODE | rt::DIRENTRY | rt::DATA => Key {
+            create_tid: Tid::ZERO,
+            ..known
+        },
+        _ => record,
+    }
+}
+
+fn step(editor: &mut Editor, txn: &mut Txn<'_>, model: &mut Model, random: &mut Random) {
+    let record = record_for_step(model, random);
     let key = Key {
         create_tid: txn.tid(),
         ..record
@@ -192,7 +216,8 @@ fn step(editor: &mut Editor, txn: &mut Txn<'_>, model: &mut Model, random: &mut 
             create(editor, txn, model, key, data);
         }
         (12..14, Some(old)) => retire(editor, txn, model, old, random.below(2) == 0),
-        (14, Some(old)) => {
+        // Data of others may be shared.
+        (14, Some(old)) if is_ours(old) => {
             let data = random.bytes(model[&old].1.len());
             if data.len() < 16384 {
                 let element = find(editor, txn, old);
@@ -258,13 +283,12 @@ fn step(editor: &mut Editor, txn: &mut Txn<'_>, model: &mut Model, random: &mut 
     }
 }
 
-fn run(seed: u64, version: u32) {
-    let disk = disk(version);
+fn run(seed: u64, disk: &SimDisk) {
     let devices: Vec<Box<dyn Device>> = vec![Box::new(disk.device(seed))];
     let set = VolumeSet::open(devices).expect("a volume set");
     let mut store = Store::open(set, &StoreOptions::default()).expect("a store");
     let (mut random, mut editor) = (Random(seed), Editor::new());
-    let mut committed = contents(&mut view(&disk));
+    let mut committed = contents(&mut view(disk));
     for number in 0..24u64 {
         let mut txn = store.begin(1_000_000 * number).expect("a transaction");
         let mut model = committed.clone();
@@ -283,10 +307,10 @@ fn run(seed: u64, version: u32) {
             drop(txn);
         }
         if number % 4 == 0 {
-            check(&disk, &committed);
+            check(disk, &committed);
         }
     }
-    check(&disk, &committed);
+    check(disk, &committed);
     // Everything goes but for what the file system was born with.
     let mut txn = store.begin(1 << 40).expect("a transaction");
     for key in committed.keys() {
@@ -296,7 +320,7 @@ fn run(seed: u64, version: u32) {
         }
     }
     txn.commit().expect("a commit");
-    let mut view = view(&disk);
+    let mut view = view(disk);
     assert!(contents(&mut view).is_empty());
     let root = view
         .node(mallet::format::Offset(view.header().btree_root.get()))
@@ -313,6 +337,28 @@ proptest! {
 
     #[test]
     fn transactions_keep_a_sorted_map(seed: u64, version in 4u32..=7) {
-        run(seed, version);
+        run(seed, &disk(version));
+    }
+}
+
+/// Trees that DragonFly's kernel grew, pruned, rebalanced and mirrored into.
+#[test]
+fn trees_of_the_original_stay_whole() {
+    let mut images = vec![golden::testdata("mirror/pfs.img")];
+    if let Some(dir) = golden::dir() {
+        let names = [
+            "small/small-v4.img",
+            "small/small-v7.img",
+            "maint/maint-1-dedup.img",
+            "maint/maint-5-pruneall.img",
+            "mirror/slaveA.img",
+            "skips/m.img",
+        ];
+        images.extend(names.map(|name| golden::file(&dir, name)));
+    }
+    for image in images {
+        println!("{}", image.display());
+        let disk = SimDisk::over(File::open(&image).expect("an image")).expect("a disk");
+        run(1, &disk);
     }
 }

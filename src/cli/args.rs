@@ -6,8 +6,9 @@
 
 use super::asof::{self, AsOf};
 use super::examples;
+use super::newfs;
 use super::size;
-use super::spec::{self, Spec};
+use super::spec::{self, Local, Spec};
 use crate::format::Tid;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -105,8 +106,8 @@ pub struct Global {
     #[arg(short = 'y', global = true)]
     pub yes: bool,
 
-    /// Change nothing. Nothing does yet.
-    #[arg(short = 'n', long, global = true, hide = true)]
+    /// Change nothing: say what would be done.
+    #[arg(short = 'n', long, global = true)]
     pub dry_run: bool,
 
     /// Do it all the same: what a command asks about or would refuse. A volume that needs recovery
@@ -189,6 +190,9 @@ pub enum Switch {
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    /// Make a file system on image files or devices.
+    #[command(after_long_help = examples::NEWFS)]
+    Newfs(NewfsArgs),
     /// Describe a file system: versions, space per zone, TIDs, UNDO state, PFSs, volumes.
     #[command(after_long_help = examples::INFO)]
     Info(InfoArgs),
@@ -243,6 +247,7 @@ impl Command {
     /// Its name as typed.
     pub fn name(&self) -> &'static str {
         match self {
+            Command::Newfs(_) => "newfs",
             Command::Info(_) => "info",
             Command::Show(_) => "show",
             Command::ShowUndo(_) => "show-undo",
@@ -286,7 +291,10 @@ impl Command {
             | Command::Snapls(SpecArgs { spec })
             | Command::Version(SpecArgs { spec })
             | Command::VolumeList(SpecArgs { spec }) => Some(spec),
-            Command::MirrorDump(_) | Command::Completions(_) | Command::Man(_) => None,
+            Command::Newfs(_)
+            | Command::MirrorDump(_)
+            | Command::Completions(_)
+            | Command::Man(_) => None,
         }
     }
 
@@ -297,6 +305,11 @@ impl Command {
             self,
             Command::Cat(_) | Command::MirrorRead(_) | Command::Completions(_) | Command::Man(_)
         )
+    }
+
+    /// Whether it writes to volumes: it may take a while then to come to a safe point.
+    pub fn writes(&self) -> bool {
+        matches!(self, Command::Newfs(_))
     }
 
     /// Whether standard output carries a stream that is worthless unless complete: a broken pipe
@@ -318,6 +331,36 @@ pub struct SpecArgs {
     /// The file system.
     #[arg(value_parser = spec())]
     pub spec: Spec,
+}
+
+/// Arguments of `newfs`.
+#[derive(Args, Clone, Debug)]
+pub struct NewfsArgs {
+    /// The label, up to 63 bytes.
+    #[arg(short = 'L', value_name = "LABEL")]
+    pub label: OsString,
+    /// The file system's version.
+    #[arg(short = 'V', value_name = "VERSION", default_value_t = 7, value_parser = clap::value_parser!(u32).range(4..=7))]
+    pub version: u32,
+    /// Make image files that do not exist, sparse, and let every volume be so large, in bytes with
+    /// k, m, g, t; the whole file or device if not given.
+    #[arg(long, value_name = "SIZE", value_parser = size::some_bytes)]
+    pub size: Option<u64>,
+    /// Size of the UNDO FIFO, 8m to 1g; a sixteenth of the first volume up to 512m if not given.
+    #[arg(short = 'u', value_name = "SIZE", value_parser = size::some_bytes)]
+    pub undo: Option<u64>,
+    /// Overwrite what is there already.
+    #[arg(short = 'f')]
+    pub overwrite: bool,
+    /// The volumes, the first one the root volume.
+    #[arg(required = true, value_name = "VOL", value_parser = volumes())]
+    pub volumes: Vec<Local>,
+}
+
+fn volumes() -> ValueParser {
+    OsStringValueParser::new()
+        .try_map(|text: OsString| newfs::volumes(&text))
+        .into()
 }
 
 /// Arguments of `info`.
@@ -572,7 +615,7 @@ mod tests {
         assert!(read("mallet ls -F a").global.force);
         assert!(!read("mallet get a / d").global.force);
         let help = Cli::command().render_long_help().to_string();
-        assert!(!help.contains("--dry-run") && !help.contains("--force"));
+        assert!(help.contains("--dry-run") && help.contains("--force"));
     }
 
     #[test]
@@ -589,6 +632,7 @@ mod tests {
             .map(|c| c.get_name().to_owned())
             .collect();
         for line in [
+            "newfs -L x a",
             "info a",
             "show a",
             "show-undo a",
@@ -614,6 +658,6 @@ mod tests {
             assert_eq!(Some(name), line.split(' ').next());
             assert!(known.iter().any(|k| k == name));
         }
-        assert_eq!(known.len(), 20);
+        assert_eq!(known.len(), 21);
     }
 }

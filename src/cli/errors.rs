@@ -113,6 +113,7 @@ mod tests {
             (Class::Busy, 4),
             (Class::Io, 5),
             (Class::Damage, 6),
+            (Class::Brake, 8),
             (Class::Interrupted, 9),
             (Class::Expired, 9),
             (Class::NoSpace, 10),

@@ -1,5 +1,17 @@
 //! What the long help and the manual pages add to each command.
 
+/// Of `newfs`.
+pub const NEWFS: &str = "\
+Examples:
+  mallet newfs -L backup --size 20g volume.img
+  mallet newfs -L data /dev/sdb /dev/sdc
+  mallet newfs -L old -V 4 -u 64m -f volume.img
+
+An image file that does not exist is made with --size, sparse. Refused are volumes that hold
+something known (-f overwrites it) and devices that are mounted or in use (unmount them). With -n
+nothing is written. DragonFly writes to file systems of 304 MiB and more.
+";
+
 /// Of `show`.
 pub const SHOW: &str = "\
 Examples:
@@ -72,7 +84,17 @@ mod tests {
 
     #[test]
     fn examples_are_accepted() {
-        let all = [INFO, SHOW, CHECK, LS, GET, DIFF, MIRROR_READ, MIRROR_PLAN];
+        let all = [
+            NEWFS,
+            INFO,
+            SHOW,
+            CHECK,
+            LS,
+            GET,
+            DIFF,
+            MIRROR_READ,
+            MIRROR_PLAN,
+        ];
         let lines = all.iter().flat_map(|text| text.lines());
         let mut tried = 0;
         for line in lines.filter(|line| line.starts_with("  mallet ")) {

@@ -67,6 +67,6 @@ mod tests {
             let text = String::from_utf8(text).unwrap();
             assert!(text.contains(".SH SYNOPSIS"), "{}", command.get_name());
         }
-        assert!(page(&root, "mallet-newfs").is_err());
+        assert!(page(&root, "mallet-frobnicate").is_err());
     }
 }

@@ -18,6 +18,7 @@ pub mod json;
 pub mod manual;
 pub mod mirror;
 pub mod moment;
+pub mod newfs;
 pub mod open;
 pub mod pfs;
 pub mod pfsd;
@@ -83,7 +84,7 @@ pub fn main() -> ExitCode {
     let status = signals()
         .and_then(|(signals, raised)| {
             let cx = Context::new(&cli, signals)?;
-            watchdog::start(&cx, raised)?;
+            watchdog::start(&cx, raised, cli.command.writes())?;
             Ok(cx)
         })
         .map(|cx| finish(&cli.command, &cx, run(&cli.command, &cx)));
@@ -96,6 +97,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: &Command, cx: &Context) -> Outcome {
     match command {
+        Command::Newfs(args) => newfs::newfs(args, cx),
         Command::Info(args) => volumes::info(args, cx),
         Command::Version(args) => volumes::version(args, cx),
         Command::VolumeList(args) => volumes::list(args, cx),

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 /// How long a command may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(3);
+/// The same for one that writes to volumes: what it has under way is worth ending. It may be cut off
+/// all the same, for what was committed stays.
+const GRACE_WRITING: Duration = Duration::from_secs(60);
 /// How long it is not mentioned that a command has not ended yet: most end at once.
 const SILENCE: Duration = Duration::from_millis(100);
 
@@ -24,8 +27,9 @@ enum Why {
 
 /// Ends the process with status 9 if it has not ended by itself a little after the first byte of
 /// `signals`, or after the time limit. Nothing is flushed then: a stream is cut, and lacks the
-/// record that ends it.
-pub fn start(cx: &Context, mut signals: UnixStream) -> io::Result<()> {
+/// record that ends it. A command that `writes` to volumes is given more time.
+pub fn start(cx: &Context, mut signals: UnixStream, writes: bool) -> io::Result<()> {
+    let grace = if writes { GRACE_WRITING } else { GRACE };
     let (ui, deadline) = (cx.ui.clone(), cx.deadline());
     let watch = move || {
         let Some(why) = wait(&mut signals, deadline) else {
@@ -35,7 +39,7 @@ pub fn start(cx: &Context, mut signals: UnixStream) -> io::Result<()> {
         if why == Why::Signal {
             say(&ui, "ending at the next safe point; again to end at once");
         }
-        thread::sleep(GRACE - SILENCE);
+        thread::sleep(grace - SILENCE);
         say(
             &ui,
             match why {

@@ -49,7 +49,10 @@ pub fn open(set: VolumeSet, options: &OpenOptions) -> Result<(Store, Report)> {
         undone: store.recovered().undone,
         ..Report::default()
     };
+    // Until the REDO log is replayed, or given up, a crash must lead back to where it can be.
+    store.hold(store.recovered().redo.is_some());
     report.rolled_back = take_back(&mut store, next_tid, options.now)?;
+    store.hold(false);
     if options.redo {
         let redone = redo::replay(&mut store, options.now)?;
         report.redone = redone.done;

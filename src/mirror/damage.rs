@@ -126,6 +126,13 @@ impl Damages {
         }
     }
 
+    /// Takes notice of all of `more`.
+    pub fn append(&mut self, more: &Damages) {
+        self.count += more.count;
+        let room = KEPT.saturating_sub(self.first.len());
+        self.first.extend(more.first.iter().take(room).cloned());
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.count == 0

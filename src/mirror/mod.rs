@@ -39,7 +39,15 @@
 //! TIDs, [`split`] on batches, [`source`] on the records of a batch, [`wire`] turns records into
 //! bytes and back, under the ceiling of [`throttle`]. [`read`] puts them together; [`mod@plan`] is
 //! the same with an output that only counts. [`dump`] says what a stream holds.
+//!
+//! [`target`] is the other side of the session, also without I/O. [`apply`] makes the records of a
+//! batch true in a slave, [`ack`] is what may be said of it then and not before, [`takeback`]
+//! returns a slave to what it last acknowledged. [`write`](mod@write) puts these together for a
+//! stream of bytes.
 
+pub mod ack;
+pub mod apply;
+mod arrival;
 pub mod cycle;
 pub mod damage;
 pub mod dump;
@@ -48,13 +56,19 @@ pub mod read;
 pub mod session;
 pub mod source;
 pub mod split;
+pub mod takeback;
+pub mod target;
 pub mod throttle;
 pub mod window;
 pub mod wire;
+pub mod write;
 
+pub use ack::Ack;
+pub use apply::{Applied, Applier, Batch, Ending, Terms};
 pub use cycle::Cycle;
 pub use damage::{Damage, Damages, What};
 pub use plan::plan;
 pub use read::{Counts, Edge, Event, Report, Request, run};
+pub use target::{Slave, Step, Target};
 pub use throttle::Clock;
 pub use window::{Asked, SourcePfs, Window};

@@ -170,7 +170,7 @@ impl Store {
     /// them back. For the replay of REDO records, which must not be half done. The first commit
     /// after it moves the start.
     pub fn hold(&mut self, held: bool) {
-        if held && !self.held {
+        if held && !self.held && !self.behind {
             self.held_from = self.committed;
         }
         self.held = held;

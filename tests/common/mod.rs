@@ -3,12 +3,14 @@
 
 pub mod build;
 pub mod golden;
+pub mod listing;
 pub mod patch;
 pub mod program;
 pub mod raw;
 pub mod readers;
 pub mod receiver;
 pub mod records;
+pub mod slave;
 pub mod streams;
 pub mod unpack;
 

@@ -27,8 +27,8 @@ const RUN: u32 = 8;
 /// Changes the tree, and remembers where the last change was: neighbours are cheap, ascending
 /// inserts cheapest. Good for any number of transactions of one store.
 ///
-/// After an error of class `Damage` from a search nothing was changed. After any other error the
-/// transaction may hold half a change and is to be dropped.
+/// After an error the tree is whole: a change that finds damage or no space has not begun, or has
+/// split nodes at most. After an `Io` error of the store the transaction is to be dropped.
 #[derive(Debug, Default)]
 pub struct Editor {
     place: Place,

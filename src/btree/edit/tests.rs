@@ -447,3 +447,42 @@ fn an_append_to_an_open_leaf_is_fast() {
     eprintln!("an append takes {each:?} ({NODE_SIZE} byte nodes)");
     assert!(each < std::time::Duration::from_micros(50));
 }
+
+/// What is put into the space of removed subtrees, with older TIDs, must not hide the removal.
+#[test]
+fn a_removal_stays_visible() {
+    let put = |model: &mut Model, i: i64| {
+        let new = element(key(0, 5, i, 16), 0);
+        assert!(model.editor.insert(&mut model.arena, &new).expect("room"));
+        model.records.insert(new.base.key(), new);
+    };
+    let mut full = Model::default();
+    for i in 0..16_000 {
+        put(&mut full, i);
+    }
+    // Where the root's children begin: exactly these subtrees go, with no leaf of their neighbours.
+    let edges = full.arena.root_edges();
+    assert!(edges.len() > 3);
+    let subtrees = [(0, edges[1]), (edges[1], edges[3]), (edges[3], 16_000)];
+    let others = [(63, 126), (0, 500), (3000, 12_000), (0, 15_999)];
+    for (from, to) in subtrees.into_iter().chain(others) {
+        let mut model = Model {
+            arena: full.arena.clone(),
+            records: full.records.clone(),
+            ..Model::default()
+        };
+        for i in from..to {
+            model.remove(key(0, 5, i, 16), 160);
+        }
+        model.check();
+        // From the outer ends inwards, so that both neighbours are widened and split.
+        let middle = from + (to - from) / 2;
+        for i in (from..middle).chain((middle..to).rev()) {
+            put(&mut model, i);
+            if i % 2000 == 0 {
+                model.check();
+            }
+        }
+        model.check();
+    }
+}

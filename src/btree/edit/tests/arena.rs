@@ -120,6 +120,12 @@ impl Arena {
         walk.records
     }
 
+    /// The keys of the root's children.
+    pub fn root_edges(&self) -> Vec<i64> {
+        let root = self.get(Offset(self.header.btree_root.get()));
+        root.children().iter().map(|e| e.base.key.get()).collect()
+    }
+
     /// Checks that a scan for changes since `tid` comes to where `key` was.
     pub fn check_seen(&self, key: Key, tid: Tid) {
         let mut node = self.get(Offset(self.header.btree_root.get()));

@@ -1,0 +1,346 @@
+//! A stream of bytes applied to a slave: the session, the reader and the applier put together.
+
+use super::ack::Ack;
+use super::apply::{Applied, Applier, Batch, Ending, Terms};
+use super::damage::{Damage, Damages, What};
+use super::takeback;
+use super::target::{Slave, Step, Target};
+use super::wire::{Records, broken};
+use crate::error::{Class, Error, Result};
+use crate::format::Tid;
+use crate::format::mrecord::{self, Body};
+use crate::format::record::PfsData;
+use crate::fs::pfs;
+use crate::progress::{Progress, Status};
+use crate::store::{Store, Txn};
+use std::io::{ErrorKind, Read, Write};
+
+/// Records between two looks at time and signals.
+const RECORDS: u64 = 64;
+
+/// Into what, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// The slave PFS.
+    pub pfs: u16,
+    /// Take windows that the slave does not fit.
+    pub force: bool,
+    /// Under which terms batches are acknowledged.
+    pub terms: Terms,
+}
+
+/// Something to tell the user.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A batch begins.
+    Batch(Batch),
+    /// A batch is durable and acknowledged.
+    Acknowledged(Tid, &'a Applied),
+    /// A batch had no work; the slave has everything up to this TID.
+    Standing(Tid),
+    /// A batch is durable, and is not acknowledged.
+    Withheld(&'a Applied),
+    /// Something did not arrive whole.
+    Damage(&'a Damage),
+    /// The source said that there is no more.
+    Terminated,
+}
+
+/// Where time, progress and the user come in.
+pub struct Edge<'a> {
+    /// The time, in microseconds since 1970.
+    pub now: &'a mut dyn FnMut() -> u64,
+    /// Told at every safe point. An error ends the session there; what came so far is kept.
+    pub progress: &'a mut dyn Progress,
+    /// Told what happens.
+    pub events: &'a mut dyn FnMut(&Event<'_>) -> Result<()>,
+    /// Makes the slave of a PFS that says this of itself, where there is none yet.
+    pub make: &'a mut dyn FnMut(&mut Store, &PfsData) -> Result<()>,
+}
+
+/// What came of a stream.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The last TID that was acknowledged.
+    pub acknowledged: Option<Tid>,
+    /// Batches that were completed, and of those the ones that were acknowledged.
+    pub batches: (u64, u64),
+    /// What they all did.
+    pub applied: Applied,
+    /// What did not arrive whole.
+    pub damage: Damages,
+    /// Records and bytes of the stream.
+    pub status: Status,
+    /// Whether a batch was not acknowledged: it was not whole.
+    pub withheld: bool,
+    /// Whether the source stopped in the middle of a batch.
+    pub stopped: bool,
+    /// What a batch would have done that was stopped for what it deletes.
+    pub braked: Option<Applied>,
+}
+
+/// Applies the stream that `from` gives. Two-way, `answers` takes what the target says.
+///
+/// Batches are acknowledged one by one, and an error leaves those that were. Errors: class
+/// `Protocol` (no stream, one that is wrong or cut off), `Incompatible` (not for this slave),
+/// `Brake`, those of progress, and those of the store. `report` is right after an error too.
+pub fn write<'a, R: Read>(
+    store: &mut Store,
+    from: R,
+    answers: Option<&'a mut (dyn Write + 'a)>,
+    request: &'a Request,
+    edge: &'a mut Edge<'_>,
+    report: &'a mut Report,
+) -> Result<()> {
+    let mut session = Session {
+        records: Records::new(from),
+        target: Target::new(request.force),
+        answers,
+        request,
+        edge,
+        report,
+    };
+    while !session.target.is_over() && session.next(store)? {}
+    Ok(())
+}
+
+struct Session<'a, 'e, R> {
+    records: Records<R>,
+    target: Target,
+    answers: Option<&'a mut (dyn Write + 'a)>,
+    request: &'a Request,
+    edge: &'a mut Edge<'e>,
+    report: &'a mut Report,
+}
+
+impl<R: Read> Session<'_, '_, R> {
+    /// Takes what stands between two batches, and the batch that follows; says whether to go on.
+    fn next(&mut self, store: &mut Store) -> Result<bool> {
+        let at = self.records.offset();
+        let Some(record) = self.records.next()? else {
+            return Err(cut_off(at));
+        };
+        let step = self.target.take(&record.body);
+        match step.map_err(|e| placed(e, at))? {
+            Step::Hello(told) => self.greet(store, &told)?,
+            Step::Read => return self.batch(store),
+            Step::Over => (self.edge.events)(&Event::Terminated)?,
+            Step::Apply | Step::Complete | Step::Idle | Step::Stopped => {}
+        }
+        Ok(true)
+    }
+
+    /// Shows the slave to the machine, and two-way to the source.
+    fn greet(&mut self, store: &mut Store, told: &PfsData) -> Result<()> {
+        let id = self.request.pfs;
+        let mut found = pfs::load(store.view(), id)?;
+        if found.is_none() {
+            (self.edge.make)(store, told)?;
+            found = pfs::load(store.view(), id)?;
+        }
+        let Some(found) = found else {
+            return Err(Error::usage(format!("there is no PFS {id}")));
+        };
+        let data = found.data;
+        self.target.slave(Slave { id, data })?;
+        takeback::settle(store, id, (self.edge.now)(), self.edge.progress)?;
+        self.say(|out| mrecord::append_pfsd(out, &data, 0))
+    }
+
+    /// Takes the records of a batch, and its end; says whether to go on.
+    fn batch(&mut self, store: &mut Store) -> Result<bool> {
+        let mut txn = store.begin((self.edge.now)())?;
+        let mut applier = None;
+        let step = loop {
+            match self.step(&mut txn, &mut applier) {
+                Ok(Step::Apply) => {}
+                Ok(step) => break step,
+                Err(Failure::Wrong(error)) => return Err(error),
+                Err(Failure::Ended(error)) => {
+                    self.keep(txn, applier)?;
+                    return Err(error);
+                }
+            }
+        };
+        match step {
+            Step::Complete => {
+                let applier = match applier {
+                    Some(applier) => applier,
+                    None => self.begin()?,
+                };
+                self.complete(applier, txn)?;
+                if let Some(error) = self.braked(store)? {
+                    return Err(error);
+                }
+                return Ok(self.answers.is_none() || !self.report.withheld);
+            }
+            Step::Idle => {
+                self.report.withheld |= applier.is_some();
+                self.keep(txn, applier)?;
+                let ack = Ack::standing(store, self.request.pfs)?;
+                (self.edge.events)(&Event::Standing(ack.tid()))?;
+                self.say(|out| ack.append(out))?;
+            }
+            _ => {
+                self.keep(txn, applier)?;
+                self.report.stopped = true;
+                (self.edge.events)(&Event::Terminated)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes one record of a batch, and applies it if there is something to apply.
+    fn step(&mut self, txn: &mut Txn<'_>, applier: &mut Option<Applier>) -> Result<Step, Failure> {
+        let at = self.records.offset();
+        self.report.status.bytes = at;
+        if self.report.status.items.is_multiple_of(RECORDS) {
+            let told = self.edge.progress.at(&self.report.status);
+            told.map_err(Failure::Ended)?;
+        }
+        let record = match self.records.next() {
+            Ok(Some(record)) => record,
+            Ok(None) => return Err(Failure::Ended(cut_off(at))),
+            Err(error) => {
+                // Whoever is asked to end gives no more bytes.
+                let told = self.edge.progress.at(&self.report.status);
+                return Err(Failure::Ended(told.err().unwrap_or(error)));
+            }
+        };
+        self.report.status.items += 1;
+        let wrong = |error| Failure::Wrong(placed(error, at));
+        let step = self.target.take(&record.body).map_err(wrong)?;
+        if !matches!(step, Step::Apply) {
+            return Ok(step);
+        }
+        let applier = match applier {
+            Some(applier) => applier,
+            None => {
+                let batch = self.target.batch().map_err(wrong)?;
+                let new = Applier::new(batch).map_err(wrong)?;
+                (self.edge.events)(&Event::Batch(batch)).map_err(Failure::Wrong)?;
+                applier.insert(new)
+            }
+        };
+        self.report.status.object = applier.position().obj_id;
+        apply(applier, txn, &record.body).map_err(wrong)?;
+        Ok(step)
+    }
+
+    fn begin(&mut self) -> Result<Applier> {
+        let batch = self.target.batch()?;
+        (self.edge.events)(&Event::Batch(batch))?;
+        Applier::new(batch)
+    }
+
+    /// Keeps what came of a batch that is not complete.
+    fn keep(&mut self, txn: Txn<'_>, applier: Option<Applier>) -> Result<()> {
+        let Some(mut applier) = applier else {
+            return Ok(());
+        };
+        applier.suspend(txn)?;
+        self.count(&applier)
+    }
+
+    /// Makes a batch durable and acknowledges it, if it may be.
+    fn complete(&mut self, mut applier: Applier, txn: Txn<'_>) -> Result<()> {
+        let terms = Terms {
+            withhold: self.request.terms.withhold || !self.target.may_acknowledge(),
+            ..self.request.terms
+        };
+        let ending = applier.complete(txn, terms)?;
+        self.count(&applier)?;
+        self.report.batches.0 += 1;
+        match ending {
+            Ending::Acknowledged(ack) => {
+                self.report.batches.1 += 1;
+                self.report.acknowledged = Some(ack.tid());
+                self.target.acknowledged(&ack);
+                (self.edge.events)(&Event::Acknowledged(ack.tid(), applier.applied()))?;
+                self.say(|out| ack.append(out))
+            }
+            Ending::Withheld => {
+                self.target.withheld();
+                self.report.withheld = true;
+                (self.edge.events)(&Event::Withheld(applier.applied()))
+            }
+            Ending::Braked => {
+                self.report.braked = Some(*applier.applied());
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the slave back if the batch was stopped for what it deletes.
+    fn braked(&mut self, store: &mut Store) -> Result<Option<Error>> {
+        let Some(applied) = self.report.braked else {
+            return Ok(None);
+        };
+        let id = self.request.pfs;
+        takeback::take_back(store, id, (self.edge.now)(), self.edge.progress)?;
+        Ok(Some(takeback::braked(id, &applied)))
+    }
+
+    /// Adds what a batch did to the report.
+    fn count(&mut self, applier: &Applier) -> Result<()> {
+        self.report.applied.add(applier.applied());
+        for damage in &applier.damage().first {
+            (self.edge.events)(&Event::Damage(damage))?;
+        }
+        self.report.damage.append(applier.damage());
+        Ok(())
+    }
+
+    /// Two-way: says something to the source.
+    fn say(&mut self, what: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        let Some(answers) = &mut self.answers else {
+            return Ok(());
+        };
+        let mut bytes = Vec::new();
+        what(&mut bytes);
+        let said = answers.write_all(&bytes).and_then(|()| answers.flush());
+        said.map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe => Error::new(
+                Class::Protocol,
+                "the source is gone; nothing that was acknowledged is lost, start again",
+            ),
+            _ => Error::io("answering the source", error),
+        })
+    }
+}
+
+/// Why a batch ended early.
+enum Failure {
+    /// The stream or the slave is wrong: what is not durable yet is given up.
+    Wrong(Error),
+    /// No more comes; what came was right.
+    Ended(Error),
+}
+
+fn apply(applier: &mut Applier, txn: &mut Txn<'_>, body: &Body<'_>) -> Result<()> {
+    match body {
+        Body::Record {
+            leaf, bad: true, ..
+        } => {
+            let text = "its source could not read its data".to_owned();
+            applier.damaged(txn, leaf, &Damage::record(leaf, What::Sum, text))
+        }
+        Body::Record { leaf, data, .. } => applier.rec(txn, leaf, data),
+        Body::Pass(leaf) => applier.pass(txn, leaf),
+        Body::Skip { from, to } => applier.skip(txn, from, to),
+        // The session has no other that is to be applied.
+        _ => Ok(()),
+    }
+}
+
+/// Names the place in the stream in an error about the stream.
+fn placed(error: Error, at: u64) -> Error {
+    match error.class() {
+        Class::Protocol => error.context(format!("byte {at} of the stream")),
+        _ => error,
+    }
+}
+
+fn cut_off(at: u64) -> Error {
+    broken(at, "it ends without TERM; it was cut off")
+}
