@@ -114,8 +114,8 @@ pub fn roll_back(
         if batch.is_empty() {
             continue;
         }
-        // No record gets a TID, and the allocator's base is to stay what it was: by it whoever opens
-        // the volume after a crash knows that nobody has written since (see [`super::recover`]).
+        // Under a TID that was used already: no record carries it, and the allocator's base, by which
+        // an intent is known to be the last word, stays as it is.
         let mut txn = store.resume(what.to.next(), now)?;
         for (key, fate) in batch {
             if txn.is_full() {

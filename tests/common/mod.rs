@@ -2,8 +2,11 @@
 #![allow(dead_code)]
 
 pub mod build;
+pub mod crash;
+pub mod fresh;
 pub mod golden;
 pub mod listing;
+pub mod oracle;
 pub mod patch;
 pub mod program;
 pub mod raw;
