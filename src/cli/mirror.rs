@@ -69,6 +69,10 @@ impl Clock for Wall<'_> {
 
 /// `mirror-read`.
 pub fn read(args: &MirrorReadArgs, cx: &Context) -> Outcome {
+    if cx.global.two_way {
+        let text = "mirror-read does not take answers (-2) yet; give the begin TID instead";
+        return Err(Error::usage(text).into());
+    }
     // Before anything is opened: a terminal is no place for a stream.
     let out = cx.raw(true)?;
     let mut opened = open(cx, &args.spec)?;
