@@ -174,7 +174,7 @@ fn try_faults(mut scenario: Scenario, most: u64) {
     // Not by a macro that the test runner captures: how much was tried is to be seen.
     let _ = writeln!(
         std::io::stderr(),
-        "faults, {}: {tried} of {} states",
+        "faults, {}: {tried}, over {} committed states",
         scenario.name,
         states.len()
     );

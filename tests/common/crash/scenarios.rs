@@ -335,12 +335,16 @@ pub fn mirror(version: u32, seed: u64, how: Mirroring) -> Scenario {
             ..options()
         };
         for stream in &streams {
+            let mut whole = false;
             if how.interrupt {
                 let stop = StopAt(1 + random.below(12));
                 stage.with(stage.open_with(options.clone())?, |store| {
                     match apply(stage, store, stream, stop) {
                         Err(error) if error.class() == Class::Interrupted => {}
-                        other => return other,
+                        other => {
+                            whole = true;
+                            return other.and_then(|()| stage.ack(store, &[]));
+                        }
                     }
                     if how.take_back {
                         takeback::take_back(store, SLAVE, NOW, &mut ())?;
@@ -348,10 +352,12 @@ pub fn mirror(version: u32, seed: u64, how: Mirroring) -> Scenario {
                     stage.ack(store, &[])
                 })?;
             }
-            stage.with(stage.open_with(options.clone())?, |store| {
-                apply(stage, store, stream, StopAt(u64::MAX))?;
-                stage.ack(store, &[])
-            })?;
+            if !whole {
+                stage.with(stage.open_with(options.clone())?, |store| {
+                    apply(stage, store, stream, StopAt(u64::MAX))?;
+                    stage.ack(store, &[])
+                })?;
+            }
         }
         Ok(())
     };
