@@ -9,6 +9,10 @@ use super::examples;
 use super::newfs;
 use super::size;
 use super::spec::{self, Local, Spec};
+use super::write_args::{
+    AppendArgs, Change, ChmodArgs, ChownArgs, LnArgs, MkdirArgs, MvArgs, On, PutArgs, RmArgs,
+    TruncateArgs,
+};
 use crate::format::Tid;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -106,7 +110,7 @@ pub struct Global {
     #[arg(short = 'y', global = true)]
     pub yes: bool,
 
-    /// Change nothing: say what would be done.
+    /// Say what would be done, and change nothing.
     #[arg(short = 'n', long, global = true)]
     pub dry_run: bool,
 
@@ -139,6 +143,14 @@ pub struct Global {
     /// Let the target acknowledge a stream although not everything could be read.
     #[arg(long, global = true, help_heading = STREAMS)]
     pub accept_damage: bool,
+
+    /// Let a stream delete most of what it meets in a slave.
+    #[arg(long, global = true, help_heading = STREAMS)]
+    pub allow_deletes: bool,
+
+    /// Talk to a source that waits for answers: standard output carries them (mirror-write).
+    #[arg(short = '2', global = true, help_heading = STREAMS)]
+    pub two_way: bool,
 }
 
 const DEVICES: &str = "Devices";
@@ -216,6 +228,29 @@ pub enum Command {
     /// Copy a file or a tree out of a volume.
     #[command(after_long_help = examples::GET)]
     Get(GetArgs),
+    /// Copy a file, a folder, a disk image or a block device into a volume.
+    #[command(after_long_help = examples::PUT)]
+    Put(On<PutArgs>),
+    /// Add to the end of a file.
+    Append(On<AppendArgs>),
+    /// Set a file's length.
+    Truncate(On<TruncateArgs>),
+    /// Make a directory.
+    Mkdir(On<MkdirArgs>),
+    /// Remove a file, or a directory with -r.
+    Rm(On<RmArgs>),
+    /// Move or rename.
+    Mv(On<MvArgs>),
+    /// Give an object another name, or make a symlink.
+    Ln(On<LnArgs>),
+    /// Change permissions.
+    #[command(after_long_help = examples::CHMOD)]
+    Chmod(On<ChmodArgs>),
+    /// Change owner and group.
+    Chown(On<ChownArgs>),
+    /// Carry out changes from standard input, one a line.
+    #[command(after_long_help = examples::BATCH)]
+    Batch(SpecArgs),
     /// List the versions of an object, with TIDs and times.
     History(HistoryArgs),
     /// List what differs between two TIDs.
@@ -223,6 +258,21 @@ pub enum Command {
     Diff(DiffArgs),
     /// Show PFSs.
     PfsStatus(SpecArgs),
+    /// Make a PFS that is written to.
+    #[command(after_long_help = examples::PFS)]
+    PfsMaster(PfsNewArgs),
+    /// Make a PFS that follows a master.
+    #[command(after_long_help = examples::PFS)]
+    PfsSlave(PfsNewArgs),
+    /// Change what a PFS's record says.
+    #[command(after_long_help = examples::PFS)]
+    PfsUpdate(PfsUpdateArgs),
+    /// Make a master of a slave; what is above its sync-end-tid is taken back.
+    PfsUpgrade(SpecArgs),
+    /// Make a slave of a master.
+    PfsDowngrade(SpecArgs),
+    /// Destroy a PFS with everything in it.
+    PfsDestroy(PfsDestroyArgs),
     /// List snapshots.
     Snapls(SpecArgs),
     /// Write a mirroring stream to standard output.
@@ -230,6 +280,9 @@ pub enum Command {
     MirrorRead(MirrorReadArgs),
     /// Print the stream on standard input.
     MirrorDump(MirrorDumpArgs),
+    /// Apply the mirroring stream on standard input to a slave.
+    #[command(after_long_help = examples::MIRROR_WRITE)]
+    MirrorWrite(MirrorWriteArgs),
     /// Say what a stream would hold, without reading data.
     #[command(after_long_help = examples::MIRROR_PLAN)]
     MirrorPlan(MirrorPlanArgs),
@@ -257,11 +310,28 @@ impl Command {
             Command::Stat(_) => "stat",
             Command::Cat(_) => "cat",
             Command::Get(_) => "get",
+            Command::Put(_) => "put",
+            Command::Append(_) => "append",
+            Command::Truncate(_) => "truncate",
+            Command::Mkdir(_) => "mkdir",
+            Command::Rm(_) => "rm",
+            Command::Mv(_) => "mv",
+            Command::Ln(_) => "ln",
+            Command::Chmod(_) => "chmod",
+            Command::Chown(_) => "chown",
+            Command::Batch(_) => "batch",
             Command::History(_) => "history",
             Command::Diff(_) => "diff",
             Command::PfsStatus(_) => "pfs-status",
+            Command::PfsMaster(_) => "pfs-master",
+            Command::PfsSlave(_) => "pfs-slave",
+            Command::PfsUpdate(_) => "pfs-update",
+            Command::PfsUpgrade(_) => "pfs-upgrade",
+            Command::PfsDowngrade(_) => "pfs-downgrade",
+            Command::PfsDestroy(_) => "pfs-destroy",
             Command::Snapls(_) => "snapls",
             Command::MirrorRead(_) => "mirror-read",
+            Command::MirrorWrite(_) => "mirror-write",
             Command::MirrorDump(_) => "mirror-dump",
             Command::MirrorPlan(_) => "mirror-plan",
             Command::Version(_) => "version",
@@ -279,15 +349,32 @@ impl Command {
             | Command::Check(CheckArgs { spec, .. })
             | Command::Ls(LsArgs { spec, .. })
             | Command::Get(GetArgs { spec, .. })
+            | Command::Put(On { spec, .. })
+            | Command::Append(On { spec, .. })
+            | Command::Truncate(On { spec, .. })
+            | Command::Mkdir(On { spec, .. })
+            | Command::Rm(On { spec, .. })
+            | Command::Mv(On { spec, .. })
+            | Command::Ln(On { spec, .. })
+            | Command::Chmod(On { spec, .. })
+            | Command::Chown(On { spec, .. })
             | Command::History(HistoryArgs { spec, .. })
             | Command::Diff(DiffArgs { spec, .. })
             | Command::MirrorRead(MirrorReadArgs { spec, .. })
             | Command::MirrorPlan(MirrorPlanArgs { spec, .. })
+            | Command::MirrorWrite(MirrorWriteArgs { spec })
             | Command::Stat(PathArgs { spec, .. })
             | Command::Cat(PathArgs { spec, .. })
             | Command::ShowUndo(SpecArgs { spec })
+            | Command::Batch(SpecArgs { spec })
             | Command::Blockmap(SpecArgs { spec })
             | Command::PfsStatus(SpecArgs { spec })
+            | Command::PfsMaster(PfsNewArgs { spec, .. })
+            | Command::PfsSlave(PfsNewArgs { spec, .. })
+            | Command::PfsUpdate(PfsUpdateArgs { spec, .. })
+            | Command::PfsDestroy(PfsDestroyArgs { spec, .. })
+            | Command::PfsUpgrade(SpecArgs { spec })
+            | Command::PfsDowngrade(SpecArgs { spec })
             | Command::Snapls(SpecArgs { spec })
             | Command::Version(SpecArgs { spec })
             | Command::VolumeList(SpecArgs { spec }) => Some(spec),
@@ -298,28 +385,59 @@ impl Command {
         }
     }
 
+    /// The change that it makes to the contents of a PFS, if it is one.
+    pub fn change(&self) -> Option<Change> {
+        Some(match self {
+            Command::Put(on) => Change::Put(on.what.clone()),
+            Command::Append(on) => Change::Append(on.what.clone()),
+            Command::Truncate(on) => Change::Truncate(on.what.clone()),
+            Command::Mkdir(on) => Change::Mkdir(on.what.clone()),
+            Command::Rm(on) => Change::Rm(on.what.clone()),
+            Command::Mv(on) => Change::Mv(on.what.clone()),
+            Command::Ln(on) => Change::Ln(on.what.clone()),
+            Command::Chmod(on) => Change::Chmod(on.what.clone()),
+            Command::Chown(on) => Change::Chown(on.what.clone()),
+            _ => return None,
+        })
+    }
+
     /// Whether standard output carries bytes that are not lines of ours, so that events go to
     /// standard error.
-    pub fn owns_stdout(&self) -> bool {
-        matches!(
-            self,
-            Command::Cat(_) | Command::MirrorRead(_) | Command::Completions(_) | Command::Man(_)
-        )
+    pub fn owns_stdout(&self, global: &Global) -> bool {
+        match self {
+            Command::Cat(_)
+            | Command::MirrorRead(_)
+            | Command::Completions(_)
+            | Command::Man(_) => true,
+            Command::MirrorWrite(_) => global.two_way,
+            _ => false,
+        }
     }
 
     /// Whether it writes to volumes: it may take a while then to come to a safe point.
     pub fn writes(&self) -> bool {
-        matches!(self, Command::Newfs(_))
+        matches!(
+            self,
+            Command::Newfs(_)
+                | Command::MirrorWrite(_)
+                | Command::PfsMaster(_)
+                | Command::PfsSlave(_)
+                | Command::PfsUpdate(_)
+                | Command::PfsUpgrade(_)
+                | Command::PfsDowngrade(_)
+                | Command::PfsDestroy(_)
+        )
     }
 
     /// Whether standard output carries a stream that is worthless unless complete: a broken pipe
     /// is an error then.
     pub fn is_stream(&self) -> bool {
-        matches!(self, Command::MirrorRead(_))
+        matches!(self, Command::MirrorRead(_) | Command::MirrorWrite(_))
     }
 }
 
-fn spec() -> ValueParser {
+/// Reads a SPEC.
+pub fn spec() -> ValueParser {
     OsStringValueParser::new()
         .try_map(|text: OsString| spec::parse(&text))
         .into()
@@ -498,6 +616,44 @@ pub struct DiffArgs {
     pub to: Option<AsOf>,
 }
 
+/// Arguments of `pfs-master` and `pfs-slave`.
+#[derive(Args, Clone, Debug)]
+pub struct PfsNewArgs {
+    /// The file system, with the new PFS's number; the first free one if not given.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// What its record is to say, key=value each: shared-uuid, unique-uuid, label, sync-beg-tid,
+    /// sync-end-tid, snapshots, prune-min.
+    #[arg(value_name = "KEY=VALUE")]
+    pub settings: Vec<OsString>,
+    /// Make a symlink to it in the root PFS.
+    #[arg(long, value_name = "PATH")]
+    pub link: Option<OsString>,
+}
+
+/// Arguments of `pfs-update`.
+#[derive(Args, Clone, Debug)]
+pub struct PfsUpdateArgs {
+    /// The PFS.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// What its record is to say, key=value each: shared-uuid, unique-uuid, label, sync-beg-tid,
+    /// sync-end-tid, snapshots, prune-min; and snapshots-clear.
+    #[arg(value_name = "KEY=VALUE")]
+    pub settings: Vec<OsString>,
+}
+
+/// Arguments of `pfs-destroy`.
+#[derive(Args, Clone, Debug)]
+pub struct PfsDestroyArgs {
+    /// The PFS.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// Remove this symlink to it, in the root PFS.
+    #[arg(long, value_name = "PATH")]
+    pub link: Option<OsString>,
+}
+
 /// Arguments of `mirror-read`.
 #[derive(Args, Clone, Debug)]
 pub struct MirrorReadArgs {
@@ -510,6 +666,14 @@ pub struct MirrorReadArgs {
     /// The last TID of the window; the last committed one if not given.
     #[arg(long, value_name = "TID", value_parser = size::tid)]
     pub end_tid: Option<Tid>,
+}
+
+/// Arguments of `mirror-write`.
+#[derive(Args, Clone, Debug)]
+pub struct MirrorWriteArgs {
+    /// The slave; one that is named by a number and does not exist is made on request (-y).
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
 }
 
 /// Arguments of `mirror-dump`.
@@ -642,9 +806,25 @@ mod tests {
             "stat a /",
             "cat a /f",
             "get a / d",
+            "put a s /f",
+            "append a - /f",
+            "truncate a /f 1m",
+            "mkdir -p a /d",
+            "rm -rf a /d",
+            "mv a /f /g",
+            "ln -s a t /l",
+            "chmod a u+x /f",
+            "chown a 1:2 /f",
+            "batch a",
             "history a /f",
             "diff a --from 0x1",
             "pfs-status a",
+            "pfs-master a",
+            "pfs-slave a#1",
+            "pfs-update a#1 label=x",
+            "pfs-upgrade a#1",
+            "pfs-downgrade a#1",
+            "pfs-destroy a#1",
             "snapls a",
             "mirror-read a",
             "mirror-dump",
@@ -658,6 +838,6 @@ mod tests {
             assert_eq!(Some(name), line.split(' ').next());
             assert!(known.iter().any(|k| k == name));
         }
-        assert_eq!(known.len(), 21);
+        assert_eq!(known.len(), 37);
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod asof;
+pub mod batch;
 pub mod check;
 pub mod contents;
 pub mod context;
@@ -17,10 +18,13 @@ pub mod history;
 pub mod json;
 pub mod manual;
 pub mod mirror;
+pub mod mirror_write;
+pub mod mode;
 pub mod moment;
 pub mod newfs;
 pub mod open;
 pub mod pfs;
+pub mod pfs_write;
 pub mod pfsd;
 pub mod record;
 pub mod show;
@@ -29,6 +33,9 @@ pub mod spec;
 pub mod ui;
 pub mod volumes;
 pub mod watchdog;
+pub mod words;
+pub mod write;
+pub mod write_args;
 
 pub use context::Context;
 
@@ -109,11 +116,28 @@ fn run(command: &Command, cx: &Context) -> Outcome {
         Command::Stat(args) => contents::stat(args, cx),
         Command::Cat(args) => contents::cat(args, cx),
         Command::Get(args) => contents::get(args, cx),
+        Command::Put(_)
+        | Command::Append(_)
+        | Command::Truncate(_)
+        | Command::Mkdir(_)
+        | Command::Rm(_)
+        | Command::Mv(_)
+        | Command::Ln(_)
+        | Command::Chmod(_)
+        | Command::Chown(_) => write::command(command, cx),
+        Command::Batch(args) => batch::batch(args, cx),
         Command::History(args) => history::history(args, cx),
         Command::Diff(args) => history::diff(args, cx),
         Command::PfsStatus(args) => pfs::status(args, cx),
+        Command::PfsMaster(args) => pfs_write::master(args, cx),
+        Command::PfsSlave(args) => pfs_write::slave(args, cx),
+        Command::PfsUpdate(args) => pfs_write::update(args, cx),
+        Command::PfsUpgrade(args) => pfs_write::upgrade(args, cx),
+        Command::PfsDowngrade(args) => pfs_write::downgrade(args, cx),
+        Command::PfsDestroy(args) => pfs_write::destroy(args, cx),
         Command::Snapls(args) => pfs::snapshots(args, cx),
         Command::MirrorRead(args) => mirror::read(args, cx),
+        Command::MirrorWrite(args) => mirror_write::run(args, cx),
         Command::MirrorDump(args) => mirror::dump(args, cx),
         Command::MirrorPlan(args) => mirror::planned(args, cx),
         Command::Completions(args) => manual::completions(args, cx),
@@ -151,7 +175,7 @@ fn finish(command: &Command, cx: &Context, outcome: Outcome) -> u8 {
         ),
     };
     if let Some(error) = &error
-        && !(cx.json() && command.owns_stdout())
+        && !(cx.json() && command.owns_stdout(&cx.global))
     {
         let error = escape::sentence(error);
         let _ = cx
