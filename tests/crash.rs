@@ -164,6 +164,21 @@ fn interrupted_mirrors() {
     });
 }
 
+/// Copies in one process, interrupted and continued at the record.
+#[test]
+fn copies() {
+    try_all("copies", 4, |seed| {
+        let how = Mirroring {
+            steps: 2,
+            split: [None, Some(64 << 10)][seed as usize % 2],
+            dirty_bytes: 0,
+            interrupt: seed > 1,
+            take_back: false,
+        };
+        scenarios::copies([7, 7, 6][seed as usize % 3], seed, how)
+    });
+}
+
 #[test]
 fn out_of_space() {
     // Full volumes take long to compare.

@@ -225,6 +225,18 @@ fn mirrors() {
 }
 
 #[test]
+fn copies() {
+    let how = Mirroring {
+        steps: 2,
+        split: None,
+        dirty_bytes: 0,
+        interrupt: false,
+        take_back: false,
+    };
+    try_faults(scenarios::copies(7, 0, how), most());
+}
+
+#[test]
 fn out_of_space() {
     try_faults(scenarios::out_of_space(7, 0), most() / 10);
 }

@@ -1,7 +1,7 @@
 //! The scenarios.
 
 use super::raw_ops::RawOps;
-use super::scenario::{NOW, Scenario, Stage, base, options, readers};
+use super::scenario::{Inspect, NOW, Scenario, Stage, base, options, readers};
 use super::state::{Digest, pfs_digest};
 use super::timeline::{Random, settled};
 use crate::common::build::{self, files::Content, files::Files, files::Object};
@@ -13,9 +13,10 @@ use mallet::format::{ROOT_OBJ, Tid};
 use mallet::fs::ops::{Attributes, NewObject, Ops};
 use mallet::fs::pfs;
 use mallet::io::sim::SimDisk;
+use mallet::mirror::ready::Identity;
 use mallet::mirror::window::{self, Asked};
 use mallet::mirror::write::{Edge, Event, Report, Request, write};
-use mallet::mirror::{read, takeback};
+use mallet::mirror::{Clock, SourcePfs, Terms, copy, read, takeback};
 use mallet::progress::{Progress, Status};
 use mallet::store::{Store, StoreOptions, Txn, View, ViewOptions};
 use mallet::{Result, format};
@@ -23,6 +24,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 /// Files made, marked deleted and destroyed as pruning does, a few a transaction.
 pub fn records(version: u32, sizes: &[u64], seed: u64, rounds: u64) -> Scenario {
@@ -361,8 +363,17 @@ pub fn mirror(version: u32, seed: u64, how: Mirroring) -> Scenario {
         }
         Ok(())
     };
+    Scenario {
+        large: true,
+        inspect: Some(follows(disk)),
+        ..scenario("mirror", seed, vec![target], run)
+    }
+}
+
+/// The slave has at least what it acknowledged, and shows as of that what its master shows.
+fn follows(master: SimDisk) -> Inspect {
     let known: RefCell<HashMap<Tid, Digest>> = RefCell::default();
-    let inspect = move |view: &mut View, acknowledged: Tid| {
+    Box::new(move |view: &mut View, acknowledged: Tid| {
         let text = |error: Error| error.to_string();
         let slave = pfs::load(view, SLAVE).map_err(text)?;
         let synced = slave.ok_or("the slave is gone")?.data.sync_end_tid();
@@ -375,19 +386,14 @@ pub fn mirror(version: u32, seed: u64, how: Mirroring) -> Scenario {
         }
         let found = pfs_digest(view, SLAVE, synced).map_err(text)?;
         let mut known = known.borrow_mut();
-        let expected = known
-            .entry(synced)
-            .or_insert_with(|| pfs_digest(&mut view_of(&disk), 1, synced).expect("a sound master"));
+        let expected = known.entry(synced).or_insert_with(|| {
+            pfs_digest(&mut view_of(&master), 1, synced).expect("a sound master")
+        });
         match found == *expected {
             true => Ok(()),
             false => Err(format!("the slave as of {synced} is not its master")),
         }
-    };
-    Scenario {
-        large: true,
-        inspect: Some(Box::new(inspect)),
-        ..scenario("mirror", seed, vec![target], run)
-    }
+    })
 }
 
 fn apply(stage: &Stage<'_>, store: &mut Store, stream: &[u8], mut stop: StopAt) -> Result<()> {
@@ -479,4 +485,101 @@ pub fn after(scenario: &Scenario) -> Vec<SimDisk> {
     let stage = Stage::new(disks.clone(), scenario.seed, || 0, || false);
     (scenario.run)(&stage).expect("a scenario that runs");
     disks.iter().map(settled).collect()
+}
+
+struct Still;
+
+impl Clock for Still {
+    fn now(&mut self) -> Duration {
+        Duration::ZERO
+    }
+    fn sleep(&mut self, _: Duration) {}
+}
+
+/// A slave filled and brought up to date by copies in one process, with a durable cursor: passes of
+/// several checkpoints, `how.interrupt`ed and continued at the record.
+pub fn copies(version: u32, seed: u64, how: Mirroring) -> Scenario {
+    let (disk, tids) = master(version, seed, how.steps);
+    let found = pfs::load(&mut view_of(&disk), 1).expect("a table");
+    let found = found.expect("the master");
+    let uuid = found.data.shared_uuid;
+    let target = slave::volume(version, 104 << 20, |data| {
+        data.shared_uuid = uuid;
+        data.mirror_flags
+            .set(mallet::format::record::PfsData::SLAVE);
+    });
+    let source = disk.clone();
+    let run = move |stage: &Stage<'_>| {
+        let mut random = Random(seed);
+        for end in &tids {
+            let mut source_pfs = SourcePfs::from(&found);
+            source_pfs.end = *end;
+            let request = copy::Request {
+                source: source_pfs,
+                identity: Identity::of(&found),
+                split: how.split,
+                terms: Terms::default(),
+                bandwidth: None,
+                group: copy::Group {
+                    records: 8 + random.below(30),
+                    bytes: 64 << 10,
+                    time: Duration::from_secs(1 << 30),
+                },
+                bytes_total: None,
+            };
+            let mut stops = match how.interrupt {
+                true => vec![1 + random.below(20), 1 + random.below(40), u64::MAX],
+                false => vec![u64::MAX],
+            };
+            stops.reverse();
+            while let Some(stop) = stops.pop() {
+                let mut view = view_of(&source);
+                let set = stage.open()?;
+                stage.with(set, |store| {
+                    one_copy(stage, store, &mut view, &request, StopAt(stop))?;
+                    stage.ack(store, &[])
+                })?;
+            }
+        }
+        Ok(())
+    };
+    Scenario {
+        large: true,
+        inspect: Some(follows(disk)),
+        ..scenario("copies", seed, vec![target], run)
+    }
+}
+
+/// One run of a copy; that it was stopped is no error.
+fn one_copy(
+    stage: &Stage<'_>,
+    store: &mut Store,
+    master: &mut View,
+    request: &copy::Request,
+    mut stop: StopAt,
+) -> Result<()> {
+    let place = copy::Place {
+        store: 0,
+        pfs: SLAVE,
+    };
+    let mut edge = copy::Edge {
+        now: &mut || NOW,
+        clock: &mut Still,
+        progress: &mut stop,
+        events: &mut |event| {
+            if let copy::Event::Acknowledged(_, tid, _) = event {
+                stage.ack_tid(*tid);
+            }
+        },
+    };
+    let mut origin = copy::Origin::Apart(master);
+    let stores = std::slice::from_mut(store);
+    let report = copy::copy(&mut origin, stores, &[place], request, &mut edge)?;
+    let errors = report.targets.into_iter().filter_map(|target| target.error);
+    for error in errors.chain(report.stopped) {
+        if error.class() != Class::Interrupted {
+            return Err(error);
+        }
+    }
+    Ok(())
 }
