@@ -5,6 +5,7 @@ pub mod build;
 pub mod crash;
 pub mod golden;
 pub mod listing;
+pub mod loopdev;
 pub mod oracle;
 pub mod patch;
 pub mod program;
