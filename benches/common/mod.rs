@@ -18,6 +18,8 @@ pub mod measure;
 #[path = "../../tests/common/raw.rs"]
 pub mod raw;
 pub mod report;
+pub mod store;
+pub mod writes;
 
 use measure::Sample;
 use std::process::{Command, ExitCode, Stdio};
