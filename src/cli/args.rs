@@ -9,6 +9,10 @@ use super::examples;
 use super::newfs;
 use super::size;
 use super::spec::{self, Local, Spec};
+use super::write_args::{
+    AppendArgs, Change, ChmodArgs, ChownArgs, LnArgs, MkdirArgs, MvArgs, On, PutArgs, RmArgs,
+    TruncateArgs,
+};
 use crate::format::Tid;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -106,7 +110,7 @@ pub struct Global {
     #[arg(short = 'y', global = true)]
     pub yes: bool,
 
-    /// Change nothing: say what would be done.
+    /// Say what would be done, and change nothing.
     #[arg(short = 'n', long, global = true)]
     pub dry_run: bool,
 
@@ -216,6 +220,29 @@ pub enum Command {
     /// Copy a file or a tree out of a volume.
     #[command(after_long_help = examples::GET)]
     Get(GetArgs),
+    /// Copy a file, a folder, a disk image or a block device into a volume.
+    #[command(after_long_help = examples::PUT)]
+    Put(On<PutArgs>),
+    /// Add to the end of a file.
+    Append(On<AppendArgs>),
+    /// Set a file's length.
+    Truncate(On<TruncateArgs>),
+    /// Make a directory.
+    Mkdir(On<MkdirArgs>),
+    /// Remove a file, or a directory with -r.
+    Rm(On<RmArgs>),
+    /// Move or rename.
+    Mv(On<MvArgs>),
+    /// Give an object another name, or make a symlink.
+    Ln(On<LnArgs>),
+    /// Change permissions.
+    #[command(after_long_help = examples::CHMOD)]
+    Chmod(On<ChmodArgs>),
+    /// Change owner and group.
+    Chown(On<ChownArgs>),
+    /// Carry out changes from standard input, one a line.
+    #[command(after_long_help = examples::BATCH)]
+    Batch(SpecArgs),
     /// List the versions of an object, with TIDs and times.
     History(HistoryArgs),
     /// List what differs between two TIDs.
@@ -257,6 +284,16 @@ impl Command {
             Command::Stat(_) => "stat",
             Command::Cat(_) => "cat",
             Command::Get(_) => "get",
+            Command::Put(_) => "put",
+            Command::Append(_) => "append",
+            Command::Truncate(_) => "truncate",
+            Command::Mkdir(_) => "mkdir",
+            Command::Rm(_) => "rm",
+            Command::Mv(_) => "mv",
+            Command::Ln(_) => "ln",
+            Command::Chmod(_) => "chmod",
+            Command::Chown(_) => "chown",
+            Command::Batch(_) => "batch",
             Command::History(_) => "history",
             Command::Diff(_) => "diff",
             Command::PfsStatus(_) => "pfs-status",
@@ -279,6 +316,15 @@ impl Command {
             | Command::Check(CheckArgs { spec, .. })
             | Command::Ls(LsArgs { spec, .. })
             | Command::Get(GetArgs { spec, .. })
+            | Command::Put(On { spec, .. })
+            | Command::Append(On { spec, .. })
+            | Command::Truncate(On { spec, .. })
+            | Command::Mkdir(On { spec, .. })
+            | Command::Rm(On { spec, .. })
+            | Command::Mv(On { spec, .. })
+            | Command::Ln(On { spec, .. })
+            | Command::Chmod(On { spec, .. })
+            | Command::Chown(On { spec, .. })
             | Command::History(HistoryArgs { spec, .. })
             | Command::Diff(DiffArgs { spec, .. })
             | Command::MirrorRead(MirrorReadArgs { spec, .. })
@@ -286,6 +332,7 @@ impl Command {
             | Command::Stat(PathArgs { spec, .. })
             | Command::Cat(PathArgs { spec, .. })
             | Command::ShowUndo(SpecArgs { spec })
+            | Command::Batch(SpecArgs { spec })
             | Command::Blockmap(SpecArgs { spec })
             | Command::PfsStatus(SpecArgs { spec })
             | Command::Snapls(SpecArgs { spec })
@@ -296,6 +343,22 @@ impl Command {
             | Command::Completions(_)
             | Command::Man(_) => None,
         }
+    }
+
+    /// The change that it makes to the contents of a PFS, if it is one.
+    pub fn change(&self) -> Option<Change> {
+        Some(match self {
+            Command::Put(on) => Change::Put(on.what.clone()),
+            Command::Append(on) => Change::Append(on.what.clone()),
+            Command::Truncate(on) => Change::Truncate(on.what.clone()),
+            Command::Mkdir(on) => Change::Mkdir(on.what.clone()),
+            Command::Rm(on) => Change::Rm(on.what.clone()),
+            Command::Mv(on) => Change::Mv(on.what.clone()),
+            Command::Ln(on) => Change::Ln(on.what.clone()),
+            Command::Chmod(on) => Change::Chmod(on.what.clone()),
+            Command::Chown(on) => Change::Chown(on.what.clone()),
+            _ => return None,
+        })
     }
 
     /// Whether standard output carries bytes that are not lines of ours, so that events go to
@@ -319,7 +382,8 @@ impl Command {
     }
 }
 
-fn spec() -> ValueParser {
+/// Reads a SPEC.
+pub fn spec() -> ValueParser {
     OsStringValueParser::new()
         .try_map(|text: OsString| spec::parse(&text))
         .into()
@@ -642,6 +706,16 @@ mod tests {
             "stat a /",
             "cat a /f",
             "get a / d",
+            "put a s /f",
+            "append a - /f",
+            "truncate a /f 1m",
+            "mkdir -p a /d",
+            "rm -rf a /d",
+            "mv a /f /g",
+            "ln -s a t /l",
+            "chmod a u+x /f",
+            "chown a 1:2 /f",
+            "batch a",
             "history a /f",
             "diff a --from 0x1",
             "pfs-status a",
@@ -658,6 +732,6 @@ mod tests {
             assert_eq!(Some(name), line.split(' ').next());
             assert!(known.iter().any(|k| k == name));
         }
-        assert_eq!(known.len(), 21);
+        assert_eq!(known.len(), 31);
     }
 }

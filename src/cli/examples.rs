@@ -47,6 +47,48 @@ Examples:
   mallet get --as-of 0x0000000100003e80 'volume.img#home' / restored
 ";
 
+/// Of `put`.
+pub const PUT: &str = "\
+Examples:
+  mallet put volume.img disk.img /images/disk.img
+  mallet put volume.img /dev/sdb /images/sdb
+  mallet put 'volume.img#home' /home/ann /ann
+  mallet put -n volume.img disk.img /images/disk.img
+
+PATH is exact: a file goes to PATH, not into it. A folder's contents go into the directory PATH, which
+is made if need be: files of the same path are updated, other files, symlinks and nodes in the way are
+replaced, directories are added to, and what only PATH has stays.
+
+A file that is there already is updated in place: blocks (of 16 KiB in the first MiB, 64 KiB behind)
+whose bytes differ are written, all others stay; blocks of zeros that are not there stay holes. All of
+a call is one transaction: if anything cannot be read, nothing is changed. Mode, owner, group, times
+and hard links come along; owners by their numbers. Extended attributes and ACLs do not.
+";
+
+/// Of `chmod`.
+pub const CHMOD: &str = "\
+Examples:
+  mallet chmod volume.img 640 /etc/secret
+  mallet chmod volume.img u+rwx,go-w /bin/tool
+";
+
+/// Of `batch`.
+pub const BATCH: &str = "\
+Examples:
+  mallet batch volume.img < script
+
+Lines are commands of this group without the file system: put, append, truncate, mkdir, rm, mv, ln,
+chmod, chown. Quotes and backslashes are those of a shell, # begins a comment. All lines up to one that
+says sync, or up to the end, are one transaction: if one of them fails, none of them was done, and
+the rest of the script is left.
+
+  mkdir -p /etc/rc.d
+  put 'local file' /etc/rc.conf
+  chmod 600 /etc/rc.conf
+  sync
+  rm -r /tmp/old
+";
+
 /// Of `diff`.
 pub const DIFF: &str = "\
 Examples:
@@ -91,6 +133,9 @@ mod tests {
             CHECK,
             LS,
             GET,
+            PUT,
+            CHMOD,
+            BATCH,
             DIFF,
             MIRROR_READ,
             MIRROR_PLAN,
@@ -99,7 +144,7 @@ mod tests {
         let mut tried = 0;
         for line in lines.filter(|line| line.starts_with("  mallet ")) {
             let words = line.split_whitespace();
-            let words = words.take_while(|word| !matches!(*word, ">" | "|"));
+            let words = words.take_while(|word| !matches!(*word, ">" | "<" | "|"));
             let words: Vec<&str> = words.map(|word| word.trim_matches('\'')).collect();
             Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
             tried += 1;

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod asof;
+pub mod batch;
 pub mod check;
 pub mod contents;
 pub mod context;
@@ -17,6 +18,7 @@ pub mod history;
 pub mod json;
 pub mod manual;
 pub mod mirror;
+pub mod mode;
 pub mod moment;
 pub mod newfs;
 pub mod open;
@@ -29,6 +31,9 @@ pub mod spec;
 pub mod ui;
 pub mod volumes;
 pub mod watchdog;
+pub mod words;
+pub mod write;
+pub mod write_args;
 
 pub use context::Context;
 
@@ -109,6 +114,16 @@ fn run(command: &Command, cx: &Context) -> Outcome {
         Command::Stat(args) => contents::stat(args, cx),
         Command::Cat(args) => contents::cat(args, cx),
         Command::Get(args) => contents::get(args, cx),
+        Command::Put(_)
+        | Command::Append(_)
+        | Command::Truncate(_)
+        | Command::Mkdir(_)
+        | Command::Rm(_)
+        | Command::Mv(_)
+        | Command::Ln(_)
+        | Command::Chmod(_)
+        | Command::Chown(_) => write::command(command, cx),
+        Command::Batch(args) => batch::batch(args, cx),
         Command::History(args) => history::history(args, cx),
         Command::Diff(args) => history::diff(args, cx),
         Command::PfsStatus(args) => pfs::status(args, cx),

@@ -58,7 +58,8 @@ impl Entries {
         Entries::between(dir, i64::MIN, i64::MAX, asof)
     }
 
-    fn between(dir: &Inode, first: i64, last: i64, asof: Tid) -> Entries {
+    /// Those with keys from `first` to `last`.
+    pub(super) fn between(dir: &Inode, first: i64, last: i64, asof: Tid) -> Entries {
         let (from, to) = range(dir, first, last);
         Entries {
             cursor: btree::AsOf::new(from, to, asof),

@@ -12,15 +12,18 @@
 //!   copy out.
 
 pub mod asof;
+pub mod change;
 pub mod dest;
 pub mod diff;
 pub mod dir;
 pub mod extract;
 pub mod file;
 pub mod history;
+pub mod import;
 pub mod list;
 pub mod namespace;
 pub mod newfs;
+pub mod operation;
 pub mod ops;
 mod order;
 pub mod pfs;
@@ -29,6 +32,7 @@ pub mod recover;
 pub mod redo;
 pub mod rollback;
 pub mod snapshot;
+pub mod target;
 pub mod walk;
 
 use crate::btree;

@@ -4,6 +4,7 @@ use super::Tree;
 use crate::btree;
 use crate::btree::record::good_data;
 use crate::error::{Class, Error, Result};
+use crate::format::mark::Intent;
 use crate::format::node::LeafElement;
 use crate::format::record::{PfsData, rt};
 use crate::format::{Key, Localization, Offset, PFS_MAX, ROOT_OBJ, Tid};
@@ -21,6 +22,9 @@ pub struct Pfs {
     /// The effective `sync_end_tid` (mirroring.md §2.3): a slave's as stored, a master's the newest
     /// TID that is committed in this view of the volume.
     pub sync_end: Tid,
+    /// The TID of an operation that is not complete: to whoever reads, what carries it is not
+    /// there. `sync_end` lies before it.
+    pub unfinished: Option<Tid>,
 }
 
 impl Pfs {
@@ -35,15 +39,17 @@ impl Pfs {
     }
 
     /// The view of this PFS as of `asof`; without one a master's current state, or a slave as of
-    /// its `sync_end_tid`: what lies above is an unfinished pass.
+    /// its `sync_end_tid`: what lies above is an unfinished pass. Never later than before an
+    /// unfinished operation.
     pub fn tree(&self, asof: Option<Tid>) -> Tree {
         let default = match self.is_slave() {
             true => self.sync_end,
             false => Tid::MAX,
         };
+        let asof = asof.unwrap_or(default);
         Tree {
             pfs: self.id,
-            asof: asof.unwrap_or(default),
+            asof: self.unfinished.map_or(asof, |tid| asof.min(before(tid))),
         }
     }
 }
@@ -75,14 +81,17 @@ impl Records {
     /// The PFS of one record.
     fn pfs<F: Fetch + ?Sized>(&self, fetch: &mut F, id: u16, leaf: LeafElement) -> Result<Pfs> {
         let data = data(fetch, id, &leaf)?;
+        let unfinished = intent(fetch, &data, &leaf).map(|intent| intent.tid);
+        let end = match data.is_slave() {
+            true => data.sync_end_tid(),
+            false => self.end,
+        };
         Ok(Pfs {
             id,
             data,
             leaf: Some(leaf),
-            sync_end: match data.is_slave() {
-                true => data.sync_end_tid(),
-                false => self.end,
-            },
+            sync_end: unfinished.map_or(end, |tid| end.min(before(tid))),
+            unfinished,
         })
     }
 
@@ -93,6 +102,7 @@ impl Records {
             data: PfsData::default_for(fetch.header().fsid),
             leaf: None,
             sync_end: self.end,
+            unfinished: None,
         }
     }
 
@@ -135,6 +145,27 @@ pub fn record<F: Fetch + ?Sized>(fetch: &mut F, id: u16) -> Result<Option<PfsDat
     };
     let data = data(fetch, id, &leaf)?;
     Ok((!data.is_deleted()).then_some(data))
+}
+
+/// The intent that stands in PFS `id`'s record: an operation on it is not complete. `None` also if
+/// another system has written since, which then has seen the operation's records.
+pub fn standing_intent<F: Fetch + ?Sized>(fetch: &mut F, id: u16) -> Result<Option<Intent>> {
+    let Some(leaf) = btree::lookup(fetch, record_key(id), Tid::MAX)? else {
+        return Ok(None);
+    };
+    let data = data(fetch, id, &leaf)?;
+    Ok(intent(fetch, &data, &leaf))
+}
+
+/// The valid intent in a record, if the header says that nobody else has written since.
+fn intent<F: Fetch + ?Sized>(fetch: &F, data: &PfsData, leaf: &LeafElement) -> Option<Intent> {
+    let intent = Intent::read(&data.reserved03, leaf.base.create_tid())?;
+    (intent.next_tid == fetch.header().next_tid() && !intent.tid.is_zero()).then_some(intent)
+}
+
+/// The last TID before `tid`, which is not 0.
+fn before(tid: Tid) -> Tid {
+    Tid(tid.0.saturating_sub(1))
 }
 
 /// The PFS that `name` names: a number, else a label.
@@ -256,6 +287,7 @@ mod tests {
             data,
             leaf: None,
             sync_end: Tid(0x100),
+            unfinished: None,
         }
     }
 
@@ -293,6 +325,18 @@ mod tests {
         assert_eq!(pfs(1, "", 0).tree(None).asof, Tid::MAX);
         assert_eq!(pfs(1, "", PfsData::SLAVE).tree(None).asof, Tid(0x100));
         assert_eq!(pfs(1, "", PfsData::SLAVE).tree(Some(Tid(5))).asof, Tid(5));
+    }
+
+    #[test]
+    fn unfinished_operations_are_not_seen() {
+        let unfinished = |flags| Pfs {
+            unfinished: Some(Tid(0x80)),
+            ..pfs(1, "", flags)
+        };
+        assert_eq!(unfinished(0).tree(None).asof, Tid(0x7f));
+        assert_eq!(unfinished(PfsData::SLAVE).tree(None).asof, Tid(0x7f));
+        assert_eq!(unfinished(0).tree(Some(Tid(0x80))).asof, Tid(0x7f));
+        assert_eq!(unfinished(0).tree(Some(Tid(5))).asof, Tid(5));
     }
 
     #[test]

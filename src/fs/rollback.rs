@@ -114,7 +114,9 @@ pub fn roll_back(
         if batch.is_empty() {
             continue;
         }
-        let mut txn = store.begin(now)?;
+        // Under a TID that was used already: no record carries it, and the allocator's base, by which
+        // an intent is known to be the last word, stays as it is.
+        let mut txn = store.resume(what.to.next(), now)?;
         for (key, fate) in batch {
             if txn.is_full() {
                 txn.checkpoint()?;

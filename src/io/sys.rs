@@ -1,12 +1,15 @@
-//! What the host says about a file or device node: the ioctls of block devices and the alignment
-//! that direct transfers need.
+//! What the host says about a file or device node: the ioctls of block devices, the alignment that
+//! direct transfers need, the names of extended attributes.
 #![allow(unsafe_code)]
 
 use nix::libc;
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 mod raw {
     //! The calls themselves, with the numbers of Linux' `fs.h`.
@@ -37,6 +40,28 @@ mod raw {
         nix::request_code_none!(0x12, 94),
         c_int
     );
+}
+
+/// The names of the extended attributes of `path`, a NUL behind each; a symlink's own.
+pub fn attribute_names(path: &Path) -> io::Result<Vec<u8>> {
+    /// The kernel's own limit of such a list.
+    const NAMES_MAX: usize = 65536;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // Most files have none, which the length says.
+    // SAFETY: a NUL-terminated path; with a length of zero nothing is written.
+    let len = unsafe { libc::llistxattr(path.as_ptr(), std::ptr::null_mut(), 0) };
+    if len <= 0 {
+        return match len {
+            0 => Ok(Vec::new()),
+            _ => Err(io::Error::last_os_error()),
+        };
+    }
+    let mut names = vec![0_u8; NAMES_MAX];
+    // SAFETY: a NUL-terminated path, and a buffer of the length that is given.
+    let len = unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
+    let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+    names.truncate(len);
+    Ok(names)
 }
 
 /// What a block device says of itself.

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::mrecord::{ELEMENT, SKIP, padded};
 use crate::format::node::{Base, LeafElement};
 use crate::format::{Key, Offset, Tid, XBUFFER};
+use crate::fs::pfs::standing_intent;
 use crate::io::Bytes;
 use crate::store::Fetch;
 use std::collections::VecDeque;
@@ -30,7 +31,7 @@ pub enum Item {
         /// Why the record is flagged; what `data` is then, [`What`] says.
         damage: Option<Box<Damage>>,
     },
-    /// An older element, word for word.
+    /// An older element, word for word but for a deletion that is not complete.
     Pass(LeafElement),
     /// Nothing is said of `[from, to)`.
     Skip {
@@ -107,7 +108,11 @@ enum Planned {
 
 /// The records of one PFS and one window, in key order.
 pub struct Source {
+    pfs: u16,
     window: Window,
+    /// The TID of an operation that is not complete, once the scan has begun: nothing is said of
+    /// what it did.
+    unfinished: Option<Tid>,
     with_data: bool,
     parts: VecDeque<Part>,
     scan: Option<Scan>,
@@ -149,7 +154,9 @@ impl Source {
             begin: Some(window.begin),
         });
         Source {
+            pfs,
             window,
+            unfinished: None,
             with_data,
             parts,
             scan: None,
@@ -307,6 +314,12 @@ impl Source {
             return Ok(());
         };
         let (from, to, until) = (part.from, part.to, part.until);
+        self.unfinished = match standing_intent(fetch, self.pfs) {
+            Ok(intent) => intent.map(|intent| intent.tid),
+            // A record that cannot be read says nothing.
+            Err(error) if error.is_media() => None,
+            Err(error) => return Err(error),
+        };
         let scan = match part.begin {
             // The last part is always looked at: whether it is idle was decided before.
             Some(begin) if until.is_none() || !untouched(fetch, from, to, begin)? => {
@@ -357,15 +370,20 @@ impl Source {
     fn element(&mut self, element: &LeafElement, begin: Tid) -> Result<()> {
         let key = element.base.key();
         self.ascend(key, key, false)?;
-        if element.base.create_tid() > self.window.end {
+        let created = element.base.create_tid();
+        if created > self.window.end || self.unfinished == Some(created) {
             return Ok(());
         }
         self.gathered += 1;
-        if element.base.create_tid() < begin {
-            self.queue.push_back(Planned::Pass(*element));
+        let mut leaf = *element;
+        if self.unfinished == Some(leaf.base.delete_tid()) {
+            leaf.base.delete_tid.set(0);
+            leaf.delete_ts.set(0);
+        }
+        if created < begin {
+            self.queue.push_back(Planned::Pass(leaf));
             return Ok(());
         }
-        let mut leaf = *element;
         if leaf.base.delete_tid() > self.window.end {
             leaf.base.delete_tid.set(0);
             leaf.delete_ts.set(0);

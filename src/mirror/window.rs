@@ -2,9 +2,10 @@
 
 use crate::btree::{Scan, Step};
 use crate::error::{Class, Error, Result};
+use crate::format::mark::MARK_SIZE;
 use crate::format::record::PfsData;
 use crate::format::{Key, Offset, Tid};
-use crate::fs::pfs::Pfs;
+use crate::fs::pfs::{self, Pfs};
 use crate::progress::{Progress, Status};
 use crate::store::Fetch;
 
@@ -58,17 +59,20 @@ impl From<&Pfs> for SourcePfs {
 }
 
 impl SourcePfs {
-    /// The record as a stream tells it: with `end` as its end.
+    /// The record as a stream tells it: with `end` as its end, and without what is kept in its
+    /// reserved bytes, which is about this volume only.
     pub fn told(&self, end: Tid) -> PfsData {
         let mut data = self.data;
         data.sync_end_tid.set(end.0);
+        data.reserved03 = [0; MARK_SIZE];
         data
     }
 }
 
 /// The last TID that a stream of PFS `pfs` may speak of while somebody writes to the volume: the
 /// newest one found in the view at or after `begin`, else the one before `begin`. What the header
-/// says next comes before it is irrevocable, and other PFSs' TIDs say nothing about this one.
+/// says next comes before it is irrevocable, and other PFSs' TIDs say nothing about this one. It lies
+/// before an operation that is not complete.
 pub fn newest<F: Fetch + ?Sized>(
     fetch: &mut F,
     pfs: u16,
@@ -76,13 +80,17 @@ pub fn newest<F: Fetch + ?Sized>(
     progress: &mut dyn Progress,
 ) -> Result<Tid> {
     let mut newest = Tid(begin.0.saturating_sub(1));
+    let unfinished = pfs::standing_intent(fetch, pfs)?.map(|intent| intent.tid);
     let mut scan = Scan::new(Key::pfs_min(pfs), Key::pfs_max(pfs), begin);
     let mut status = Status::default();
     while let Some(step) = scan.next(fetch)? {
         let Step::Leaf(leaf) = step else { continue };
         for element in leaf.elements() {
-            let tids = element.base.create_tid().max(element.base.delete_tid());
-            newest = newest.max(tids);
+            for tid in [element.base.create_tid(), element.base.delete_tid()] {
+                if Some(tid) != unfinished {
+                    newest = newest.max(tid);
+                }
+            }
             status.object = element.base.obj_id.get();
         }
         status.items += 1;
@@ -237,6 +245,13 @@ mod tests {
         assert_eq!(one_way(&pfs, asked(99), None).unwrap().end, Tid(99));
         let error = one_way(&pfs, asked(101), None).unwrap_err();
         assert_eq!(error.class(), Class::Usage);
+    }
+
+    #[test]
+    fn reserved_bytes_stay_at_home() {
+        let mut pfs = source(1, 100);
+        pfs.data.reserved03 = [7; MARK_SIZE];
+        assert_eq!(pfs.told(Tid(9)).reserved03, [0; MARK_SIZE]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::error::{Class, Error, Result};
 use crate::format::volume::VolumeHeader;
 use crate::format::{BIGBLOCK, BUFFER, Fault, NODE_SIZE, Offset, Rule, Tid, XBUFFER, Zone};
 use crate::io::{Buf, Bytes};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// TIDs are multiples of this, as DragonFly hands them out.
@@ -139,6 +140,7 @@ impl Store {
             tid,
             now,
             checkpoints: 0,
+            aside: None,
         })
     }
 
@@ -151,10 +153,7 @@ impl Store {
         let next = self.work.next_tid.get();
         let tid = next.saturating_add(TID_STEP) & !(TID_STEP - 1);
         if tid >= TID_MAX {
-            return Err(Error::new(
-                Class::NoSpace,
-                "the file system has used up its TIDs",
-            ));
+            return Err(no_more_tids());
         }
         self.work.next_tid.set(tid);
         Ok(Tid(tid))
@@ -267,6 +266,8 @@ pub struct Txn<'s> {
     tid: Tid,
     now: u64,
     checkpoints: u64,
+    /// TIDs for the ids of objects, if they were set aside: those above the start, up to the end.
+    aside: Option<Range<u64>>,
 }
 
 impl Drop for Txn<'_> {
@@ -383,9 +384,33 @@ impl Txn<'_> {
 
     /// A fresh TID for use as an object id.
     pub fn new_object(&mut self) -> Result<i64> {
-        let tid = self.store.next_tid()?;
+        let tid = match &mut self.aside {
+            None => self.store.next_tid()?,
+            Some(aside) => {
+                let tid = aside.start.saturating_add(TID_STEP) & !(TID_STEP - 1);
+                if tid > aside.end {
+                    let text = "one operation makes more objects than were set aside for it";
+                    return Err(Error::new(Class::NoSpace, text));
+                }
+                aside.start = tid;
+                Tid(tid)
+            }
+        };
         // TIDs end below this.
         Ok(i64::try_from(tid.0).unwrap_or(i64::MAX))
+    }
+
+    /// Sets TIDs aside for `count` objects: later ones of this transaction are made of them, so that
+    /// `vol0_next_tid`, which is given, stays as it is to the transaction's end.
+    pub fn set_objects_aside(&mut self, count: u64) -> Result<Tid> {
+        let first = self.store.work.next_tid.get();
+        let end = first.saturating_add(count.saturating_mul(TID_STEP)) & !(TID_STEP - 1);
+        if end >= TID_MAX {
+            return Err(no_more_tids());
+        }
+        self.aside = Some(first..end);
+        self.store.raise_tid(Tid(end));
+        Ok(Tid(self.store.work.next_tid.get()))
     }
 
     /// The allocator's next TID will be above `tid`, also after a crash once this is committed.
@@ -463,6 +488,10 @@ impl Txn<'_> {
         }
         Ok(())
     }
+}
+
+fn no_more_tids() -> Error {
+    Error::new(Class::NoSpace, "the file system has used up its TIDs")
 }
 
 /// The zone-2 address of the buffer that holds `at`.

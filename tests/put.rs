@@ -1,0 +1,899 @@
+//! Copying in, and the commands that change contents: what comes back is what went in, only blocks
+//! that differ are written, and an operation is there or it is not.
+
+mod common;
+
+use common::program::{err, events, mallet, out, run, status};
+use mallet::btree::Cursor;
+use mallet::check;
+use mallet::error::{Class, Error, Result};
+use mallet::format::record::rt;
+use mallet::format::{Key, Tid};
+use mallet::fs::change::{self, Owner, Removal};
+use mallet::fs::import::{self, Origin, Report, Request};
+use mallet::fs::namespace::{Final, resolve};
+use mallet::fs::newfs::{NewFs, newfs};
+use mallet::fs::operation::{self, Done, Operation};
+use mallet::fs::{Tree, file, pfs, recover};
+use mallet::io::sim::{CrashPlan, Event, SimDisk, Survive};
+use mallet::io::{self, Device};
+use mallet::mirror::source::{Item, Source};
+use mallet::mirror::{Asked, SourcePfs, window};
+use mallet::store::{Fetch, Store, StoreOptions, View, ViewOptions, VolumeSet};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Cursor as Bytes, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+const MIB: u64 = 1 << 20;
+const START: u64 = 1_700_000_000_000_000;
+const OWNER: Owner = Owner { uid: 7, gid: 8 };
+
+fn make(devices: &mut [Box<dyn Device>]) {
+    let what = NewFs {
+        label: b"put".to_vec(),
+        version: 7,
+        undo_bytes: Some(8 * MIB),
+        fsid: [7; 16],
+        now: START,
+    };
+    newfs(devices, &what).expect("a file system");
+}
+
+/// A fresh volume in memory.
+fn volume() -> SimDisk {
+    let disk = SimDisk::new(400 * MIB);
+    make(&mut [Box::new(disk.device(1))]);
+    disk
+}
+
+fn set(disk: &SimDisk) -> VolumeSet {
+    let devices: Vec<Box<dyn Device>> = vec![Box::new(disk.device(2))];
+    VolumeSet::open(devices).expect("a volume set")
+}
+
+/// A store that makes a checkpoint whenever `dirty` bytes have changed.
+fn open_small(disk: &SimDisk, dirty: usize) -> (Store, recover::Report) {
+    let options = recover::OpenOptions {
+        store: StoreOptions {
+            dirty_bytes: dirty,
+            ..StoreOptions::default()
+        },
+        redo: true,
+        now: START,
+    };
+    recover::open(set(disk), &options).expect("a store")
+}
+
+fn open(disk: &SimDisk) -> Store {
+    open_small(disk, 24 << 20).0
+}
+
+fn view(disk: &SimDisk) -> View {
+    let devices: Vec<Box<dyn Device>> = vec![Box::new(disk.reader(3))];
+    let set = VolumeSet::open(devices).expect("a volume set");
+    View::open(set, &ViewOptions::default()).expect("a view")
+}
+
+fn check_clean(view: &mut View) {
+    let all = check::Options {
+        data: true,
+        mirror_tid: true,
+        per_rule: 10,
+    };
+    let mut findings = Vec::new();
+    let report = check::run(view, &all, &mut |f| findings.push(f), &mut ());
+    assert!(report.expect("a check to the end").complete);
+    findings.retain(|f| f.severity == check::Severity::Error);
+    assert!(findings.is_empty(), "{findings:#?}");
+}
+
+fn put(op: &mut Operation<'_>, origin: Origin, path: &[u8], keep_tail: bool) -> Result<Report> {
+    let request = Request {
+        origin,
+        path,
+        keep_tail,
+        volumes: &[],
+        owner: OWNER,
+        events: &mut |_, _| {},
+        progress: &mut (),
+    };
+    import::put(op, request)
+}
+
+fn stream(bytes: &[u8]) -> Origin {
+    Origin::Stream(Box::new(Bytes::new(bytes.to_vec())))
+}
+
+/// The file's bytes as of `asof`; `None` if it is not there.
+fn contents<F: Fetch>(fetch: &mut F, tree: Tree, path: &[u8]) -> Option<Vec<u8>> {
+    let object = resolve(fetch, tree, path, Final::Itself).ok()?;
+    let mut bytes = vec![0; object.inode.size() as usize];
+    file::read_at(fetch, &object.inode, object.asof, 0, &mut bytes).expect("readable");
+    Some(bytes)
+}
+
+/// How many DATA records of PFS 0 were made at `tid`.
+fn data_records<F: Fetch>(fetch: &mut F, tid: Tid) -> usize {
+    let mut cursor = Cursor::new(Key::pfs_min(0), Key::pfs_max(0));
+    let mut count = 0;
+    while let Some(leaf) = cursor.next(fetch).expect("a readable tree") {
+        count += usize::from(leaf.base.rec_type.get() == rt::DATA && leaf.base.create_tid() == tid);
+    }
+    count
+}
+
+/// Bytes that differ from place to place.
+fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+fn operate<T>(
+    store: &mut Store,
+    body: impl FnOnce(&mut Operation<'_>) -> Result<T>,
+) -> Result<(T, Done)> {
+    operation::run(store, 0, START + 1_000_000, body)
+}
+
+#[test]
+fn only_blocks_that_differ_are_written() {
+    let disk = volume();
+    let mut store = open(&disk);
+    let mut bytes = noise(9 * MIB as usize + 12345, 1);
+    let blocks = 64 + 8 * 16 + 1;
+    let (report, done) =
+        operate(&mut store, |op| put(op, stream(&bytes), b"/image", false)).expect("space");
+    assert_eq!((report.blocks_written, report.blocks_same), (blocks, 0));
+    assert_eq!(data_records(store.view(), done.tid), blocks as usize);
+    // The same again: a new version of the inode and nothing else.
+    let (report, done) =
+        operate(&mut store, |op| put(op, stream(&bytes), b"/image", false)).expect("space");
+    assert_eq!((report.blocks_written, report.blocks_same), (0, blocks));
+    assert_eq!(data_records(store.view(), done.tid), 0);
+    // The inode deleted and made.
+    assert_eq!(
+        operation::records(store.view(), 0, done.tid).expect("a scan"),
+        2
+    );
+    assert_eq!(done.written.data, 0);
+    // Two blocks in front of the megabyte, one behind it, and the last.
+    for at in [5, 20_000, 3 * MIB as usize, bytes.len() - 1] {
+        bytes[at] ^= 1;
+    }
+    let (report, done) =
+        operate(&mut store, |op| put(op, stream(&bytes), b"/image", false)).expect("space");
+    assert_eq!((report.blocks_written, report.blocks_same), (4, blocks - 4));
+    assert_eq!(data_records(store.view(), done.tid), 4);
+    assert_eq!(done.written.data, 2 * 16384 + 2 * 65536);
+    assert!(contents(store.view(), Tree::current(0), b"/image") == Some(bytes.clone()));
+    // Shorter: cut, or only its beginning renewed.
+    let short = noise(2 * MIB as usize + 5, 9);
+    operate(&mut store, |op| put(op, stream(&short), b"/image", true)).expect("space");
+    bytes[..short.len()].copy_from_slice(&short);
+    assert!(contents(store.view(), Tree::current(0), b"/image") == Some(bytes));
+    operate(&mut store, |op| put(op, stream(&short), b"/image", false)).expect("space");
+    assert!(contents(store.view(), Tree::current(0), b"/image") == Some(short));
+    check_clean(&mut view(&disk));
+}
+
+#[test]
+fn holes_stay_holes() {
+    let disk = volume();
+    let mut store = open(&disk);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("sparse");
+    let file = File::create(&path).expect("a file");
+    file.write_all_at(&[7; 70_000], 100 * MIB).expect("space");
+    file.write_all_at(&[0; 70_000], 4096).expect("space");
+    file.set_len(200 * MIB + 17).expect("it grows");
+    let origin = || Origin::Path(path.clone());
+    let (report, done) =
+        operate(&mut store, |op| put(op, origin(), b"/sparse", false)).expect("space");
+    assert_eq!((report.blocks_written, report.bytes), (2, 200 * MIB + 17));
+    assert_eq!(data_records(store.view(), done.tid), 2);
+    let object = resolve(store.view(), Tree::current(0), b"/sparse", Final::Itself);
+    assert_eq!(object.expect("it is there").inode.size(), 200 * MIB + 17);
+    // What was there gives way to a hole.
+    file.write_all_at(&[0; 70_000], 100 * MIB).expect("space");
+    let (report, _) =
+        operate(&mut store, |op| put(op, origin(), b"/sparse", false)).expect("space");
+    assert_eq!((report.blocks_written, report.blocks_cleared), (0, 2));
+    check_clean(&mut view(&disk));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put {
+        len: usize,
+        zeros: Vec<(usize, usize)>,
+        keep_tail: bool,
+        seed: u64,
+    },
+    Append(usize),
+    Truncate(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let len = prop_oneof![
+        0usize..20,
+        0usize..20_000,
+        Just(8192usize),
+        Just(16384usize),
+        1_000_000usize..1_200_000,
+        0usize..5_000_000,
+    ];
+    let zeros = proptest::collection::vec((0usize..5_000_000, 0usize..200_000), 0..4);
+    prop_oneof![
+        4 => (len.clone(), zeros, any::<bool>(), 0u64..3).prop_map(|(len, zeros, keep_tail, seed)| {
+            Step::Put { len, zeros, keep_tail, seed }
+        }),
+        1 => len.clone().prop_map(Step::Append),
+        1 => len.prop_map(|len| Step::Truncate(len as u64)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// Whatever is put over whatever: every version reads as it was put.
+    #[test]
+    fn files_against_bytes(steps in proptest::collection::vec(step(), 1..6), dirty in 100_000usize..2_000_000) {
+        let disk = volume();
+        let (mut store, _) = open_small(&disk, dirty);
+        let mut model: Vec<u8> = Vec::new();
+        let mut versions = Vec::new();
+        operate(&mut store, |op| put(op, stream(b""), b"/f", false)).expect("space");
+        for step in &steps {
+            let (_, done) = operate(&mut store, |op| match step {
+                Step::Put { len, zeros, keep_tail, seed } => {
+                    let mut bytes = noise(*len, *seed);
+                    for (at, zeros) in zeros {
+                        let from = (*at).min(*len);
+                        bytes[from..(from + zeros).min(*len)].fill(0);
+                    }
+                    put(op, stream(&bytes), b"/f", *keep_tail)?;
+                    match keep_tail {
+                        true if model.len() > bytes.len() => model[..bytes.len()].copy_from_slice(&bytes),
+                        _ => model = bytes,
+                    }
+                    Ok(())
+                }
+                Step::Append(len) => {
+                    let bytes = noise(*len, 77);
+                    let request = Request {
+                        origin: stream(&bytes), path: b"/f", keep_tail: false, volumes: &[], owner: OWNER,
+                        events: &mut |_, _| {}, progress: &mut (),
+                    };
+                    import::append(op, request)?;
+                    model.extend(bytes);
+                    Ok(())
+                }
+                Step::Truncate(size) => {
+                    change::truncate(op, b"/f", *size)?;
+                    model.resize(*size as usize, 0);
+                    Ok(())
+                }
+            }).expect("space");
+            versions.push((done.tid, model.clone()));
+        }
+        let mut view = view(&disk);
+        for (tid, bytes) in versions {
+            let tree = Tree { pfs: 0, asof: tid };
+            prop_assert!(contents(&mut view, tree, b"/f") == Some(bytes), "as of {tid}");
+        }
+        check_clean(&mut view);
+    }
+}
+
+/// Everything in PFS 0 as readers see it by default: path to contents, or target, or nothing.
+fn picture(view: &mut View) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    use mallet::fs::walk::{Scope, Visit, Walk};
+    let tree = pfs::find(view, "0").expect("PFS 0").tree(None);
+    let root = resolve(view, tree, b"/", Final::Itself).expect("a root");
+    let mut walk = Walk::new(root, b"/", Scope::All);
+    let mut paths = Vec::new();
+    while let Some(visit) = walk.next(view).expect("readable") {
+        match visit {
+            Visit::Object(found) => paths.push(found.path.to_vec()),
+            Visit::Trouble { path, error } => panic!("{path:?}: {error}"),
+            Visit::Leave { .. } => {}
+        }
+    }
+    let file = |path: &Vec<u8>| contents(view, tree, path).unwrap_or_default();
+    let files: Vec<_> = paths.iter().map(file).collect();
+    paths.into_iter().zip(files).collect()
+}
+
+/// An operation of several checkpoints: changes, removes and makes.
+fn large(op: &mut Operation<'_>) -> Result<()> {
+    let how = Removal {
+        recursive: true,
+        missing_ok: false,
+    };
+    change::remove(op, b"/old", how, &mut ())?;
+    put(op, stream(&noise(6 * MIB as usize, 5)), b"/kept", false)?;
+    for number in 0..300 {
+        let path = format!("/new{number}");
+        put(op, stream(&noise(200, number)), path.as_bytes(), false)?;
+    }
+    Ok(())
+}
+
+/// A volume with something to change, and the picture of it.
+fn prepared() -> (SimDisk, BTreeMap<Vec<u8>, Vec<u8>>) {
+    let disk = volume();
+    let mut store = open(&disk);
+    operate(&mut store, |op| {
+        change::make_directory(op, b"/old", false, OWNER)?;
+        for number in 0..200 {
+            let path = format!("/old/{number}");
+            put(op, stream(&noise(300, number)), path.as_bytes(), false)?;
+        }
+        put(op, stream(&noise(7 * MIB as usize, 1)), b"/kept", false)?;
+        Ok(())
+    })
+    .expect("space");
+    drop(store);
+    let before = picture(&mut view(&disk));
+    disk.forget_log();
+    (disk, before)
+}
+
+/// What a full stream of PFS 0 says, but for SKIPs: keys, creation, deletion.
+fn streamed(view: &mut View) -> Vec<(Key, Tid)> {
+    let pfs = pfs::find(view, "0").expect("PFS 0");
+    let window = window::one_way(&SourcePfs::from(&pfs), Asked::default(), None).expect("a window");
+    let mut source = Source::new(0, window, false);
+    let mut said = Vec::new();
+    while let Some(item) = source.next(view).expect("readable") {
+        if let Item::Record { leaf, .. } | Item::Pass(leaf) = item {
+            said.push((leaf.base.key(), leaf.base.delete_tid()));
+        }
+    }
+    said
+}
+
+#[test]
+fn a_crash_leaves_all_or_nothing() {
+    let (disk, before) = prepared();
+    let said = streamed(&mut view(&disk));
+    let (mut store, _) = open_small(&disk, 100_000);
+    let (_, done) = operate(&mut store, large).expect("space");
+    assert!(done.written.checkpoints > 5, "{:?}", done.written);
+    drop(store);
+    let after = picture(&mut view(&disk));
+    assert_ne!(before, after);
+    let log = disk.log();
+    let flushes: Vec<usize> = (0..log.len())
+        .filter(|at| matches!(log[*at], Event::Flush))
+        .collect();
+    let step = (flushes.len() / 24).max(1);
+    let (mut olds, mut news, mut taken_back) = (0, 0, 0);
+    for cut in flushes
+        .iter()
+        .step_by(step)
+        .flat_map(|at| [*at, at + 1])
+        .chain([log.len()])
+    {
+        for survive in [Survive::All, Survive::None] {
+            let crashed = disk.crash(cut, survive.clone()).expect("an image");
+            let mut seen = view(&crashed);
+            let found = picture(&mut seen);
+            let is_old = found == before;
+            assert!(is_old || found == after, "cut at {cut}, {survive:?}");
+            match is_old {
+                true => olds += 1,
+                false => news += 1,
+            }
+            if is_old {
+                // Nothing of the operation leaves with a stream.
+                assert!(streamed(&mut seen) == said, "cut at {cut}");
+            }
+            drop(seen);
+            let (mut store, report) = open_small(&crashed, 100_000);
+            taken_back += report.rolled_back;
+            operate(&mut store, |op| {
+                change::make_directory(op, b"/alive", false, OWNER)
+            })
+            .expect("space");
+            drop(store);
+            let mut seen = view(&crashed);
+            let mut found = picture(&mut seen);
+            assert!(found.remove(&b"/alive"[..]).is_some());
+            assert!(
+                found
+                    == if is_old {
+                        before.clone()
+                    } else {
+                        after.clone()
+                    },
+                "cut at {cut}"
+            );
+            check_clean(&mut seen);
+        }
+    }
+    assert!(
+        olds > 20 && news > 0 && taken_back > 20,
+        "{olds} {news} {taken_back}"
+    );
+}
+
+/// Taking back can be interrupted too.
+#[test]
+fn a_crash_while_it_is_taken_back() {
+    let (disk, before) = prepared();
+    let (mut store, _) = open_small(&disk, 100_000);
+    operate(&mut store, large).expect("space");
+    drop(store);
+    let log = disk.log();
+    let flushes: Vec<usize> = (0..log.len())
+        .filter(|at| matches!(log[*at], Event::Flush))
+        .collect();
+    let half = disk
+        .crash(flushes[flushes.len() * 3 / 4], Survive::All)
+        .expect("an image");
+    let crashed = half.snapshot();
+    let (store, report) = open_small(&crashed, 100_000);
+    assert_eq!(report.rolled_back, 1);
+    drop(store);
+    let plan = CrashPlan {
+        singles: 1,
+        subsets: 1,
+        torn: 1,
+        seed: 1,
+    };
+    let mut tried = 0;
+    for image in crashed.crash_images(plan).step_by(7) {
+        let image = image.expect("an image");
+        assert!(
+            picture(&mut view(&image.disk)) == before,
+            "cut at {}",
+            image.cut
+        );
+        drop(open(&image.disk));
+        assert!(
+            picture(&mut view(&image.disk)) == before,
+            "cut at {}",
+            image.cut
+        );
+        tried += 1;
+    }
+    assert!(tried > 10, "{tried}");
+}
+
+#[test]
+fn a_failure_changes_nothing() {
+    for dirty in [100_000, 24 << 20] {
+        let (disk, before) = prepared();
+        let (mut store, _) = open_small(&disk, dirty);
+        let failed = operate(&mut store, |op| {
+            large(op)?;
+            Err::<(), _>(Error::new(Class::Other, "no more"))
+        });
+        let error = failed.expect_err("it failed");
+        assert_eq!(
+            (error.class(), error.to_string()),
+            (Class::Other, "no more".into())
+        );
+        // The store is good for more.
+        operate(&mut store, |op| {
+            change::make_directory(op, b"/alive", false, OWNER)
+        })
+        .expect("space");
+        drop(store);
+        let mut seen = view(&disk);
+        let mut found = picture(&mut seen);
+        assert!(found.remove(&b"/alive"[..]).is_some());
+        assert!(found == before, "{dirty}");
+        check_clean(&mut seen);
+    }
+}
+
+/// Another system wrote on top of half an operation: what it saw stays.
+#[test]
+fn what_others_built_on_is_kept() {
+    let (disk, before) = prepared();
+    let (mut store, _) = open_small(&disk, 100_000);
+    operate(&mut store, large).expect("space");
+    drop(store);
+    let log = disk.log();
+    let flushes: Vec<usize> = (0..log.len())
+        .filter(|at| matches!(log[*at], Event::Flush))
+        .collect();
+    let half = disk
+        .crash(flushes[flushes.len() / 2], Survive::All)
+        .expect("an image");
+    assert!(picture(&mut view(&half)) == before);
+    // It knows nothing of intents.
+    let mut store = Store::open(set(&half), &StoreOptions::default()).expect("a store");
+    let mut ops = mallet::fs::ops::Ops::new(0);
+    let mut txn = store.begin(START).expect("a transaction");
+    let new = OWNER.object(mallet::format::record::ObjType::Directory, 0o755);
+    ops.create(&mut txn, 1, b"other", &new).expect("space");
+    txn.commit().expect("a commit");
+    drop(store);
+    let (store, report) = open_small(&half, 24 << 20);
+    assert_eq!(report.rolled_back, 0);
+    drop(store);
+    let found = picture(&mut view(&half));
+    assert!(found.contains_key(&b"/other"[..]) && found != before);
+}
+
+// ---- the commands ----
+
+/// A fresh image file.
+fn image(folder: &Path) -> PathBuf {
+    let path = folder.join("volume.img");
+    File::create(&path)
+        .expect("a file")
+        .set_len(400 * MIB)
+        .expect("it grows");
+    let options = io::OpenOptions {
+        write: true,
+        ..io::OpenOptions::default()
+    };
+    make(&mut [io::open(&path, &options).expect("it opens")]);
+    path
+}
+
+fn good(words: &[&str]) -> Output {
+    let output = run(words);
+    assert_eq!(status(&output), 0, "{words:?}: {}", err(&output));
+    output
+}
+
+fn batch(image: &str, script: &str, more: &[&str]) -> Output {
+    let mut child = mallet()
+        .args(["batch", image])
+        .args(more)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut input = child.stdin.take().expect("a pipe");
+    // It may end before it has read all.
+    let _ = input.write_all(script.as_bytes());
+    drop(input);
+    child.wait_with_output().expect("it ends")
+}
+
+/// What `ls -R` says, without times.
+fn listing(image: &str) -> Vec<String> {
+    let output = good(&["ls", "-R", "--sha256", "--json", image]);
+    let mut lines = Vec::new();
+    for event in events(&out(&output), 0) {
+        if event["type"] == "entry" {
+            let part = |key: &str| event[key].to_string();
+            let parts = [
+                "path", "kind", "mode", "uid", "gid", "size", "nlinks", "sha256",
+            ];
+            lines.push(parts.map(part).join(" "));
+        }
+    }
+    lines
+}
+
+/// Everything of a folder that `put` and `get` are to keep.
+fn host_picture(folder: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut rest = vec![folder.to_path_buf()];
+    let mut first: BTreeMap<u64, PathBuf> = BTreeMap::new();
+    while let Some(path) = rest.pop() {
+        let meta = fs::symlink_metadata(&path).expect("it is there");
+        let name = path.strip_prefix(folder).expect("below").to_path_buf();
+        let body = match () {
+            () if meta.is_dir() => {
+                let mut below: Vec<_> = fs::read_dir(&path)
+                    .expect("readable")
+                    .map(|e| e.expect("an entry").path())
+                    .collect();
+                below.sort();
+                below.reverse();
+                rest.extend(below);
+                String::new()
+            }
+            () if meta.is_symlink() => format!("{:?}", fs::read_link(&path).expect("a link")),
+            () if meta.is_file() => {
+                let same = first.entry(meta.ino()).or_insert(name.clone()).clone();
+                let sum = crc32(&fs::read(&path).expect("readable"));
+                format!("{} {sum:08x} as {}", meta.len(), same.display())
+            }
+            () => String::new(),
+        };
+        let time = match meta.is_symlink() {
+            true => 0,
+            false => meta.mtime() * 1_000_000 + meta.mtime_nsec() / 1000,
+        };
+        let mode = meta.mode();
+        let (uid, gid) = (meta.uid(), meta.gid());
+        lines.push(format!(
+            "{} {mode:o} {uid}:{gid} {time} {body}",
+            name.display()
+        ));
+    }
+    lines
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    mallet::format::crc::crc32(bytes)
+}
+
+fn sample_tree(folder: &Path) {
+    let at = |name: &str| folder.join(name);
+    fs::create_dir_all(at("deep/deeper/deepest")).expect("folders");
+    for (index, len) in [
+        0, 1, 16, 8191, 8192, 8193, 16384, 1_048_576, 1_500_000, 5_000_000,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        fs::write(at(&format!("file{len}")), noise(len, index as u64)).expect("space");
+    }
+    fs::write(at("deep/deeper/deepest/f"), "text").expect("space");
+    fs::hard_link(at("file16"), at("deep/again")).expect("a link");
+    fs::hard_link(at("file16"), at("zz")).expect("a link");
+    symlink("short", at("short link")).expect("a link");
+    symlink("l".repeat(200), at("deep/long link")).expect("a link");
+    let pipe = at("pipe");
+    nix_fifo(&pipe);
+    let sparse = File::create(at("sparse")).expect("a file");
+    sparse.set_len(9 * MIB).expect("it grows");
+    sparse.write_all_at(b"here", 6 * MIB + 3).expect("space");
+    for (name, mode) in [
+        ("file1", 0o4711),
+        ("deep", 0o1750),
+        ("pipe", 0o620),
+        ("sparse", 0),
+    ] {
+        fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).expect("a mode");
+    }
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_micros(1_234_567_890_123_456);
+    for name in ["file8192", "deep/deeper"] {
+        File::open(at(name))
+            .expect("it opens")
+            .set_modified(time)
+            .expect("a time");
+    }
+}
+
+fn nix_fifo(path: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(made.expect("mkfifo runs").success());
+}
+
+#[test]
+fn trees_come_back_as_they_went_in() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = image(folder.path());
+    let image = image.to_str().expect("text");
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    fs::create_dir(&from).expect("a folder");
+    sample_tree(&from);
+    let words = |path: &Path| path.to_str().expect("text").to_owned();
+    let put = good(&["put", "--json", image, &words(&from), "/tree"]);
+    let last = events(&out(&put), 0).pop().expect("a summary");
+    assert_eq!(
+        (&last["hard_links"], &last["symlinks"], &last["nodes"]),
+        (&2.into(), &2.into(), &1.into())
+    );
+    assert!(
+        last["tid"].is_string() && last["records"].as_u64() > Some(30),
+        "{last}"
+    );
+    good(&["get", image, "/tree", &words(&to)]);
+    assert_eq!(host_picture(&from), host_picture(&to));
+    good(&["check", "--data", image]);
+    // Holes take no space.
+    let blocks = |folder: &Path| {
+        fs::metadata(folder.join("sparse"))
+            .expect("it is there")
+            .blocks()
+    };
+    assert!(blocks(&to) < 1000);
+    // Again, with changes: what the source lacks stays, what is in the way goes.
+    let before = listing(image);
+    fs::remove_file(from.join("file1")).expect("removed");
+    symlink("x", from.join("file1")).expect("a link");
+    fs::remove_file(from.join("zz")).expect("removed");
+    fs::write(from.join("zz"), "its own").expect("space");
+    fs::remove_file(from.join("file8193")).expect("removed");
+    fs::write(from.join("file8191"), "shorter").expect("space");
+    fs::set_permissions(from.join("deep/deeper"), fs::Permissions::from_mode(0o700))
+        .expect("a mode");
+    let dry = good(&["put", "-n", "--json", image, &words(&from), "/tree"]);
+    let dry = events(&out(&dry), 0).pop().expect("a summary");
+    assert_eq!(before, listing(image));
+    let put = good(&["put", "--json", image, &words(&from), "/tree"]);
+    let put = events(&out(&put), 0).pop().expect("a summary");
+    for key in [
+        "files",
+        "blocks_written",
+        "blocks_same",
+        "hard_links",
+        "symlinks",
+        "bytes",
+    ] {
+        assert_eq!(put[key], dry[key], "{key}");
+    }
+    fs::write(from.join("file8193"), noise(8193, 5)).expect("space");
+    let time = fs::metadata(to.join("file8193"))
+        .expect("it is there")
+        .modified()
+        .expect("a time");
+    File::open(from.join("file8193"))
+        .expect("it opens")
+        .set_modified(time)
+        .expect("a time");
+    let again = folder.path().join("again");
+    good(&["get", image, "/tree", &words(&again)]);
+    let root_time = |line: &String| !line.starts_with(' ');
+    let keep = |folder: &Path| -> Vec<String> {
+        host_picture(folder).into_iter().filter(root_time).collect()
+    };
+    assert_eq!(keep(&from), keep(&again));
+    good(&["check", "--data", image]);
+}
+
+#[test]
+fn what_cannot_be_copied_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = image(folder.path());
+    let image = image.to_str().expect("text");
+    let from = folder.path().join("from");
+    fs::create_dir(&from).expect("a folder");
+    fs::write(from.join("a"), noise(3_000_000, 3)).expect("space");
+    symlink("l".repeat(1025), from.join("b")).expect("a link");
+    let source = from.to_str().expect("text");
+    let before = listing(image);
+    let failed = |words: &[&str], code: i32, text: &str| {
+        let output = run(words);
+        assert_eq!(status(&output), code, "{words:?}: {}", err(&output));
+        assert!(err(&output).contains(text), "{words:?}: {}", err(&output));
+        assert_eq!(before, listing(image), "{words:?}");
+    };
+    failed(&["put", image, source, "/tree"], 1, "/tree/b");
+    fs::remove_file(from.join("b")).expect("removed");
+    fs::write(from.join("b@@-1"), "x").expect("space");
+    failed(&["put", image, source, "/tree"], 1, "/tree/b@@-1");
+    fs::remove_file(from.join("b@@-1")).expect("removed");
+    fs::hard_link(image, from.join("c")).expect("a link");
+    failed(
+        &["put", image, source, "/tree"],
+        2,
+        "is a volume of the file system",
+    );
+    failed(
+        &["put", image, image, "/self"],
+        2,
+        "is a volume of the file system",
+    );
+    failed(&["put", image, "/nowhere", "/x"], 5, "/nowhere");
+    failed(&["put", image, "/dev/null", "/x"], 2, "/dev/null");
+    failed(&["put", image, source, "/missing/x"], 1, "missing");
+    failed(
+        &["put", image, &format!("{source}/a"), "/"],
+        2,
+        "root directory",
+    );
+    failed(
+        &[
+            "put",
+            image,
+            &format!("{source}/a"),
+            "/x@@0x0000000100000000",
+        ],
+        2,
+        "history",
+    );
+    failed(&["rm", image, "/x"], 1, "/x: is not there");
+    failed(&["mkdir", image, "/x/y"], 1, "x");
+    failed(&["chmod", image, "999", "/"], 2, "999");
+    failed(&["batch", "-n", image], 0, "0 changes");
+}
+
+#[test]
+fn small_changes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = image(folder.path());
+    let image = image.to_str().expect("text");
+    let file = folder.path().join("f");
+    fs::write(&file, "hello").expect("space");
+    let file = file.to_str().expect("text");
+    good(&["mkdir", image, "-p", "/a/b/c"]);
+    good(&["mkdir", image, "-p", "/a/b/c"]);
+    good(&["put", image, file, "/a/f"]);
+    good(&["append", image, file, "/a/f"]);
+    good(&["append", image, file, "/a/new"]);
+    good(&["truncate", image, "/a/f", "7"]);
+    good(&["ln", image, "/a/f", "/a/g"]);
+    good(&["ln", image, "-s", "../f", "/a/s"]);
+    good(&["chmod", image, "u=rw,go=r", "/a/f"]);
+    good(&["chown", image, "12:13", "/a/f"]);
+    good(&["mv", image, "/a/new", "/a/b/moved"]);
+    assert_eq!(out(&good(&["cat", image, "/a/g"])), "hellohe");
+    let lines = listing(image);
+    let line = |path: &str| {
+        let start = format!("\"{path}\" ");
+        lines
+            .iter()
+            .find(|l| l.starts_with(&start))
+            .unwrap_or_else(|| panic!("{path}: {lines:#?}"))
+    };
+    assert!(
+        line("/a/g").contains("\"file\" \"0644\" 12 13 7 2"),
+        "{}",
+        line("/a/g")
+    );
+    assert!(line("/a/s").contains("\"symlink\""));
+    assert!(line("/a/b/moved").contains(" 5 1 "));
+    assert_eq!(status(&run(&["rm", image, "/a"])), 1);
+    assert_eq!(status(&run(&["mv", image, "/a", "/a/b/x"])), 1);
+    assert_eq!(status(&run(&["ln", image, "/a", "/d"])), 1);
+    good(&["rm", image, "-f", "/none"]);
+    good(&["rm", image, "-r", "/a"]);
+    assert_eq!(listing(image).len(), 1);
+    good(&["check", "--data", image]);
+    // History is there.
+    assert!(out(&good(&["history", image, "/"])).lines().count() > 0);
+}
+
+#[test]
+fn batches() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = image(folder.path());
+    let image = image.to_str().expect("text");
+    let file = folder.path().join("a file");
+    fs::write(&file, "hello").expect("space");
+    let script = format!(
+        "# begin\nmkdir /d\nput '{0}' \"/d/a \\\"b\"\nsync\n\nln -s x /d/l\nsync\nsync\nchmod 700 /d",
+        file.display()
+    );
+    let output = batch(image, &script, &["--json"]);
+    assert_eq!(status(&output), 0, "{}", err(&output));
+    let all = events(&out(&output), 0);
+    let tids: Vec<String> = all
+        .iter()
+        .filter(|e| e["type"] == "transaction")
+        .map(|e| e["tid"].to_string())
+        .collect();
+    assert_eq!(tids.len(), 3);
+    assert!(tids.is_sorted());
+    assert_eq!(all.last().expect("a summary")["changes"], 4);
+    let before = listing(image);
+    assert_eq!(before.len(), 4);
+    // The second transaction fails in its last line; the first stays.
+    let output = batch(image, "mkdir /e\nsync\nmkdir /g\nrm /d\nmkdir /h\n", &[]);
+    assert_eq!(status(&output), 1);
+    assert!(
+        err(&output).contains("line 4: ") && err(&output).contains("1 transaction before"),
+        "{}",
+        err(&output)
+    );
+    let after = listing(image);
+    assert_eq!(after.len(), 5);
+    assert!(after.iter().any(|l| l.starts_with("\"/e\"")));
+    for (script, text) in [
+        ("mkdir '/x", "line 1: a quote"),
+        ("\nfrob /x", "line 2: "),
+        ("put - /x", "line 1: "),
+    ] {
+        let output = batch(image, script, &[]);
+        assert_eq!(status(&output), 2, "{script}");
+        assert!(err(&output).contains(text), "{script}: {}", err(&output));
+    }
+    assert_eq!(after, listing(image));
+    good(&["check", "--data", image]);
+}
