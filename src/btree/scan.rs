@@ -40,6 +40,12 @@ pub struct LeafStep {
     pub first: usize,
     /// Index behind the last one.
     pub end: usize,
+    /// Where the leaf's keys begin by its parent, cut to the range.
+    pub from: Base,
+    /// The key behind them.
+    pub to: Base,
+    /// Nothing among them was created or deleted after this TID, by its parent.
+    pub changed: Tid,
 }
 
 impl LeafStep {
@@ -90,10 +96,13 @@ impl Scan {
                 return Ok(None);
             };
             if level.node.is_leaf() {
-                let step = leaf_step(level, self.from, self.to);
-                self.leave();
+                let found = elements(level, self.from, self.to);
+                let node = level.node.clone();
+                self.levels.pop();
+                let step = found.map(|found| self.leaf(node, found));
+                self.next_child();
                 match step {
-                    Some(step) => return Ok(Some(Step::Leaf(step))),
+                    Some(step) => return Ok(Some(step)),
                     None => continue,
                 }
             }
@@ -138,9 +147,40 @@ impl Scan {
 
     fn leave(&mut self) {
         self.levels.pop();
+        self.next_child();
+    }
+
+    fn next_child(&mut self) {
         if let Some(level) = self.levels.last_mut() {
             level.index += 1;
         }
+    }
+
+    /// The step of a leaf that the current level, if there is one, is about to be left for.
+    fn leaf(&self, node: NodeRef, found: (usize, usize)) -> Step {
+        let (from, to) = (self.from, self.to);
+        let (first, end) = found;
+        let (left, right, changed) = match self.levels.last() {
+            Some(parent) => {
+                let bounds = (
+                    parent.node.base(parent.index),
+                    parent.node.base(parent.index + 1),
+                );
+                let changed = parent.child().map_or(Tid::MAX, |e| Tid(e.mirror_tid.get()));
+                (bounds.0, bounds.1, changed)
+            }
+            None => (Base::from_key(from), Base::from_key(to), Tid::MAX),
+        };
+        range(from, to, left, right, |from, to| {
+            Step::Leaf(LeafStep {
+                node,
+                first,
+                end,
+                from,
+                to,
+                changed,
+            })
+        })
     }
 
     /// Leaves out the children from the next one on that have not changed.
@@ -217,8 +257,8 @@ fn range(
     step(left, right)
 }
 
-/// The elements of a leaf that lie in the range; `None` if none do.
-fn leaf_step(level: &Level, from: Key, to: Key) -> Option<LeafStep> {
+/// The elements of a leaf that lie in the range, first and behind the last; `None` if none do.
+fn elements(level: &Level, from: Key, to: Key) -> Option<(usize, usize)> {
     let elements = level.node.leaves();
     let (first, last) = (elements.first()?, elements.last()?);
     let begin = match first.base.key() < from {
@@ -229,9 +269,5 @@ fn leaf_step(level: &Level, from: Key, to: Key) -> Option<LeafStep> {
         true => elements.partition_point(|e| e.base.key() <= to),
         false => elements.len(),
     };
-    (begin < end).then(|| LeafStep {
-        node: level.node.clone(),
-        first: begin,
-        end,
-    })
+    (begin < end).then_some((begin, end))
 }

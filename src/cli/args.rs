@@ -250,6 +250,21 @@ pub enum Command {
     Diff(DiffArgs),
     /// Show PFSs.
     PfsStatus(SpecArgs),
+    /// Make a PFS that is written to.
+    #[command(after_long_help = examples::PFS)]
+    PfsMaster(PfsNewArgs),
+    /// Make a PFS that follows a master.
+    #[command(after_long_help = examples::PFS)]
+    PfsSlave(PfsNewArgs),
+    /// Change what a PFS's record says.
+    #[command(after_long_help = examples::PFS)]
+    PfsUpdate(PfsUpdateArgs),
+    /// Make a master of a slave; what is above its sync-end-tid is taken back.
+    PfsUpgrade(SpecArgs),
+    /// Make a slave of a master.
+    PfsDowngrade(SpecArgs),
+    /// Destroy a PFS with everything in it.
+    PfsDestroy(PfsDestroyArgs),
     /// List snapshots.
     Snapls(SpecArgs),
     /// Write a mirroring stream to standard output.
@@ -297,6 +312,12 @@ impl Command {
             Command::History(_) => "history",
             Command::Diff(_) => "diff",
             Command::PfsStatus(_) => "pfs-status",
+            Command::PfsMaster(_) => "pfs-master",
+            Command::PfsSlave(_) => "pfs-slave",
+            Command::PfsUpdate(_) => "pfs-update",
+            Command::PfsUpgrade(_) => "pfs-upgrade",
+            Command::PfsDowngrade(_) => "pfs-downgrade",
+            Command::PfsDestroy(_) => "pfs-destroy",
             Command::Snapls(_) => "snapls",
             Command::MirrorRead(_) => "mirror-read",
             Command::MirrorDump(_) => "mirror-dump",
@@ -335,6 +356,12 @@ impl Command {
             | Command::Batch(SpecArgs { spec })
             | Command::Blockmap(SpecArgs { spec })
             | Command::PfsStatus(SpecArgs { spec })
+            | Command::PfsMaster(PfsNewArgs { spec, .. })
+            | Command::PfsSlave(PfsNewArgs { spec, .. })
+            | Command::PfsUpdate(PfsUpdateArgs { spec, .. })
+            | Command::PfsDestroy(PfsDestroyArgs { spec, .. })
+            | Command::PfsUpgrade(SpecArgs { spec })
+            | Command::PfsDowngrade(SpecArgs { spec })
             | Command::Snapls(SpecArgs { spec })
             | Command::Version(SpecArgs { spec })
             | Command::VolumeList(SpecArgs { spec }) => Some(spec),
@@ -372,7 +399,16 @@ impl Command {
 
     /// Whether it writes to volumes: it may take a while then to come to a safe point.
     pub fn writes(&self) -> bool {
-        matches!(self, Command::Newfs(_))
+        matches!(
+            self,
+            Command::Newfs(_)
+                | Command::PfsMaster(_)
+                | Command::PfsSlave(_)
+                | Command::PfsUpdate(_)
+                | Command::PfsUpgrade(_)
+                | Command::PfsDowngrade(_)
+                | Command::PfsDestroy(_)
+        )
     }
 
     /// Whether standard output carries a stream that is worthless unless complete: a broken pipe
@@ -562,6 +598,44 @@ pub struct DiffArgs {
     pub to: Option<AsOf>,
 }
 
+/// Arguments of `pfs-master` and `pfs-slave`.
+#[derive(Args, Clone, Debug)]
+pub struct PfsNewArgs {
+    /// The file system, with the new PFS's number; the first free one if not given.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// What its record is to say, key=value each: shared-uuid, unique-uuid, label, sync-beg-tid,
+    /// sync-end-tid, snapshots, prune-min.
+    #[arg(value_name = "KEY=VALUE")]
+    pub settings: Vec<OsString>,
+    /// Make a symlink to it in the root PFS.
+    #[arg(long, value_name = "PATH")]
+    pub link: Option<OsString>,
+}
+
+/// Arguments of `pfs-update`.
+#[derive(Args, Clone, Debug)]
+pub struct PfsUpdateArgs {
+    /// The PFS.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// What its record is to say, key=value each: shared-uuid, unique-uuid, label, sync-beg-tid,
+    /// sync-end-tid, snapshots, prune-min; and snapshots-clear.
+    #[arg(value_name = "KEY=VALUE")]
+    pub settings: Vec<OsString>,
+}
+
+/// Arguments of `pfs-destroy`.
+#[derive(Args, Clone, Debug)]
+pub struct PfsDestroyArgs {
+    /// The PFS.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// Remove this symlink to it, in the root PFS.
+    #[arg(long, value_name = "PATH")]
+    pub link: Option<OsString>,
+}
+
 /// Arguments of `mirror-read`.
 #[derive(Args, Clone, Debug)]
 pub struct MirrorReadArgs {
@@ -719,6 +793,12 @@ mod tests {
             "history a /f",
             "diff a --from 0x1",
             "pfs-status a",
+            "pfs-master a",
+            "pfs-slave a#1",
+            "pfs-update a#1 label=x",
+            "pfs-upgrade a#1",
+            "pfs-downgrade a#1",
+            "pfs-destroy a#1",
             "snapls a",
             "mirror-read a",
             "mirror-dump",
@@ -732,6 +812,6 @@ mod tests {
             assert_eq!(Some(name), line.split(' ').next());
             assert!(known.iter().any(|k| k == name));
         }
-        assert_eq!(known.len(), 31);
+        assert_eq!(known.len(), 37);
     }
 }

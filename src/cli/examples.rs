@@ -89,6 +89,19 @@ the rest of the script is left.
   rm -r /tmp/old
 ";
 
+/// Of `pfs-master`, `pfs-slave` and `pfs-update`.
+pub const PFS: &str = "\
+Examples:
+  mallet pfs-master volume.img label=home --link /home
+  mallet pfs-slave 'backup.img#1' shared-uuid=45bfab25-ee10-d74b-87c0-3e37ca6742eb
+  mallet pfs-update 'volume.img#home' prune-min=60d snapshots-clear
+  mallet pfs-upgrade 'backup.img#1'
+  mallet pfs-destroy 'volume.img#home' --link /home
+
+A slave takes streams of the master whose shared-uuid it has (pfs-status shows it). sync-beg-tid,
+sync-end-tid and shared-uuid are best left to mirroring: what is changed there by hand is believed.
+";
+
 /// Of `diff`.
 pub const DIFF: &str = "\
 Examples:

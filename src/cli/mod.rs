@@ -23,6 +23,7 @@ pub mod moment;
 pub mod newfs;
 pub mod open;
 pub mod pfs;
+pub mod pfs_write;
 pub mod pfsd;
 pub mod record;
 pub mod show;
@@ -127,6 +128,12 @@ fn run(command: &Command, cx: &Context) -> Outcome {
         Command::History(args) => history::history(args, cx),
         Command::Diff(args) => history::diff(args, cx),
         Command::PfsStatus(args) => pfs::status(args, cx),
+        Command::PfsMaster(args) => pfs_write::master(args, cx),
+        Command::PfsSlave(args) => pfs_write::slave(args, cx),
+        Command::PfsUpdate(args) => pfs_write::update(args, cx),
+        Command::PfsUpgrade(args) => pfs_write::upgrade(args, cx),
+        Command::PfsDowngrade(args) => pfs_write::downgrade(args, cx),
+        Command::PfsDestroy(args) => pfs_write::destroy(args, cx),
         Command::Snapls(args) => pfs::snapshots(args, cx),
         Command::MirrorRead(args) => mirror::read(args, cx),
         Command::MirrorDump(args) => mirror::dump(args, cx),

@@ -49,7 +49,7 @@ fn numbered(opened: &mut Opened, id: u16) -> Result<Pfs> {
 }
 
 /// What one PFS of the SPEC is called.
-fn name(spec: &Spec, id: u16) -> String {
+pub(super) fn name(spec: &Spec, id: u16) -> String {
     let mut one = spec.clone();
     if let Spec::Local(local) = &mut one {
         local.pfs = Some(super::spec::Pfs::Number(id));
@@ -57,7 +57,8 @@ fn name(spec: &Spec, id: u16) -> String {
     one.to_string()
 }
 
-fn event(pfs: &Pfs) -> Value {
+/// A PFS as scripts see it.
+pub(super) fn event(pfs: &Pfs) -> Value {
     let data = &pfs.data;
     let mut fields = Fields::new();
     fields.insert("id".into(), pfs.id.into());
@@ -78,7 +79,8 @@ fn event(pfs: &Pfs) -> Value {
     Value::Object(event)
 }
 
-fn describe(cx: &Context, name: &str, pfs: &Pfs, version: u32) -> anyhow::Result<()> {
+/// A PFS as the original prints it.
+pub(super) fn describe(cx: &Context, name: &str, pfs: &Pfs, version: u32) -> anyhow::Result<()> {
     let mut out = cx.out();
     if pfs.is_deleted() {
         writeln!(out, "{name}\tPFS#{} is destroyed", pfs.id)?;

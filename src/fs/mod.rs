@@ -28,6 +28,7 @@ pub mod ops;
 mod order;
 pub mod pfs;
 pub mod pfs_edit;
+pub mod pfs_ops;
 pub mod recover;
 pub mod redo;
 pub mod rollback;

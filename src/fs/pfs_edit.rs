@@ -8,14 +8,16 @@ use crate::btree::{self, Editor};
 use crate::error::{Error, Result};
 use crate::format::mark::MARK_SIZE;
 use crate::format::node::Base;
-use crate::format::record::{ObjType, PfsData};
-use crate::format::{Key, Tid};
-use crate::store::Txn;
+use crate::format::record::{InodeData, ObjType, PfsData, rt};
+use crate::format::{Key, Localization, Tid};
+use crate::store::{Fetch, Txn};
 use std::mem::offset_of;
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
 /// `chflags` bits that end the history of an object: of its owner, of the system.
 const NO_HISTORY: u32 = 0x0000_0040 | 0x0040_0000;
+/// Capability bit of directories: entries are found by the second hash (version 6).
+const CAP_DIRHASH_ALG1: u8 = 0x01;
 
 /// Stores `data` as PFS `id`'s record: a new version, the old one deleted at this TID (one made by
 /// this transaction is replaced). The reserved bytes are cleared: they belong to a version.
@@ -45,6 +47,48 @@ pub fn store_record(editor: &mut Editor, txn: &mut Txn<'_>, id: u16, data: &PfsD
         true => Ok(()),
         false => Err(Error::damage(format!("the record {key} is there already"))),
     }
+}
+
+/// Makes the root directory of PFS `id`, which has none (mirroring.md §2.5).
+pub fn add_root(editor: &mut Editor, txn: &mut Txn<'_>, id: u16) -> Result<()> {
+    let key = Key {
+        create_tid: txn.tid(),
+        ..ObjectId::root(id).key(Localization::INODE, rt::INODE, 0)
+    };
+    let mut base = Base::from_key(key);
+    base.obj_type = ObjType::Directory as u8;
+    let data = root_inode(txn.version(), txn.now());
+    let record = NewRecord {
+        base,
+        create_ts: txn.now_seconds(),
+        delete_ts: 0,
+        data: data.as_bytes(),
+        crc: None,
+    };
+    match put::create(editor, txn, &record)? {
+        true => Ok(()),
+        false => Err(Error::damage(format!("the record {key} is there already"))),
+    }
+}
+
+/// The inode of a fresh root directory in a file system of `version`; `now` in microseconds since
+/// 1970.
+pub fn root_inode(version: u32, now: u64) -> InodeData {
+    let mut inode = InodeData::new_zeroed();
+    inode.version.set(1);
+    inode.mode.set(0o755);
+    inode.ctime.set(now);
+    inode.mtime.set(now);
+    inode.atime.set(now);
+    inode.obj_type = ObjType::Directory as u8;
+    inode.nlinks.set(1);
+    if version >= 2 {
+        inode.cap_flags |= InodeData::CAP_DIR_LOCAL_INO;
+    }
+    if version >= 6 {
+        inode.cap_flags |= CAP_DIRHASH_ALG1;
+    }
+    inode
 }
 
 /// Replaces the reserved bytes of PFS `id`'s record in place, under UNDO. Errors: class `Damage` if

@@ -110,6 +110,8 @@ impl<W: Write> Output for Sink<W> {
     fn item(&mut self, item: &Item) -> Result<()> {
         match item {
             Item::Pass(leaf) => self.record(Kind::Pass as u32, leaf.as_bytes(), None),
+            // A stream of bytes has one target.
+            Item::Quiet { .. } => {}
             Item::Skip { from, to, .. } => {
                 let mut body = [0; 80];
                 body[..40].copy_from_slice(from.as_bytes());
@@ -160,7 +162,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn item(&mut self, item: &Item, window: &Window) {
+    pub(super) fn item(&mut self, item: &Item, window: &Window) {
         self.records += 1;
         self.stream_bytes += item.stream_bytes();
         self.payload_bytes += item.payload() as u64;
@@ -175,6 +177,10 @@ impl Counts {
             }
             Item::Skip { .. } => {
                 self.skip += 1;
+                false
+            }
+            Item::Quiet { .. } => {
+                self.records -= 1;
                 false
             }
         };

@@ -42,6 +42,16 @@ pub enum Item {
         /// Set if nothing is known of the range; else nothing was created or deleted in it.
         damage: Option<Box<Damage>>,
     },
+    /// For several targets only: nothing in `[from, to)` was created or deleted after `changed`.
+    /// What follows of the range is for targets that lack more.
+    Quiet {
+        /// First key of the range.
+        from: Base,
+        /// The key behind it.
+        to: Base,
+        /// The TID.
+        changed: Tid,
+    },
 }
 
 impl Item {
@@ -59,6 +69,7 @@ impl Item {
             Item::Record { .. } => ELEMENT + self.payload(),
             Item::Pass(_) => ELEMENT,
             Item::Skip { .. } => SKIP,
+            Item::Quiet { .. } => 0,
         }) as u64
     }
 
@@ -66,7 +77,7 @@ impl Item {
     pub fn object(&self) -> i64 {
         match self {
             Item::Record { leaf, .. } | Item::Pass(leaf) => leaf.base.obj_id.get(),
-            Item::Skip { from, .. } => from.obj_id.get(),
+            Item::Skip { from, .. } | Item::Quiet { from, .. } => from.obj_id.get(),
         }
     }
 
@@ -74,7 +85,7 @@ impl Item {
     pub fn damage(&self) -> Option<&Damage> {
         match self {
             Item::Record { damage, .. } | Item::Skip { damage, .. } => damage.as_deref(),
-            Item::Pass(_) => None,
+            Item::Pass(_) | Item::Quiet { .. } => None,
         }
     }
 }
@@ -87,7 +98,8 @@ fn data_len(leaf: &LeafElement) -> Option<usize> {
 }
 
 /// A part of the key space with a begin of its own: below the key at which an interrupted stream
-/// goes on, its window's end has been sent already.
+/// goes on, its window's end has been sent already. Of several targets, the one that lacks most
+/// decides.
 #[derive(Debug)]
 struct Part {
     from: Key,
@@ -104,15 +116,18 @@ enum Planned {
     Pass(LeafElement),
     Skip(Base, Base),
     Unreadable(Base, Base, Error),
+    Quiet(Base, Base, Tid),
 }
 
 /// The records of one PFS and one window, in key order.
 pub struct Source {
     pfs: u16,
-    window: Window,
     /// The TID of an operation that is not complete, once the scan has begun: nothing is said of
     /// what it did.
     unfinished: Option<Tid>,
+    end: Tid,
+    /// For several targets.
+    shared: bool,
     with_data: bool,
     parts: VecDeque<Part>,
     scan: Option<Scan>,
@@ -134,31 +149,21 @@ pub struct Source {
 impl Source {
     /// The records of PFS `pfs` in `window`; `with_data` or only their number and size.
     pub fn new(pfs: u16, window: Window, with_data: bool) -> Source {
-        let (from, to) = (Key::pfs_min(pfs), Key::pfs_max(pfs));
-        let mut parts = VecDeque::new();
-        let mut start = from;
-        if let Some(resume) = window.resume.filter(|r| r.key > from) {
-            let key = resume.key.min(to);
-            parts.push_back(Part {
-                from,
-                to: key,
-                until: Some(key),
-                begin: Some(resume.end.next()).filter(|begin| *begin <= window.end),
-            });
-            start = key;
-        }
-        parts.push_back(Part {
-            from: start,
-            to,
-            until: None,
-            begin: Some(window.begin),
-        });
+        Source::shared(pfs, Key::pfs_min(pfs), &[window], with_data)
+    }
+
+    /// The records of PFS `pfs` from `from` on for several targets in one scan, each with its own
+    /// window; all windows have one end. What a target gets of an item is by its own begin
+    /// ([`Window::begin_at`]).
+    pub fn shared(pfs: u16, from: Key, windows: &[Window], with_data: bool) -> Source {
+        let end = windows.first().map_or(Tid::ZERO, |window| window.end);
         Source {
             pfs,
-            window,
             unfinished: None,
+            end,
+            shared: windows.len() > 1,
             with_data,
-            parts,
+            parts: parts(from, Key::pfs_max(pfs), end, windows),
             scan: None,
             leaf: None,
             queue: VecDeque::new(),
@@ -176,7 +181,9 @@ impl Source {
     pub fn position(&self) -> Key {
         match self.queue.front() {
             Some(Planned::Record(leaf) | Planned::Pass(leaf)) => leaf.base.key(),
-            Some(Planned::Skip(from, _) | Planned::Unreadable(from, ..)) => from.key(),
+            Some(
+                Planned::Skip(from, _) | Planned::Unreadable(from, ..) | Planned::Quiet(from, ..),
+            ) => from.key(),
             None => self.resolved,
         }
         .max(self.resolved)
@@ -215,6 +222,7 @@ impl Source {
                     damage: None,
                 }
             }
+            Planned::Quiet(from, to, changed) => Item::Quiet { from, to, changed },
             Planned::Unreadable(from, to, error) => {
                 self.resolved = to.key();
                 let damage = Damage::range(from.key(), to.key(), &error);
@@ -291,6 +299,9 @@ impl Source {
             match scan.next(fetch)? {
                 Some(Step::Leaf(leaf)) => {
                     let first = leaf.first;
+                    if self.shared {
+                        self.quiet(&leaf, until);
+                    }
                     self.elements(fetch, leaf, first, begin, until)?;
                 }
                 Some(Step::Skip { from, to }) => self.range(from, to, None)?,
@@ -371,7 +382,7 @@ impl Source {
         let key = element.base.key();
         self.ascend(key, key, false)?;
         let created = element.base.create_tid();
-        if created > self.window.end || self.unfinished == Some(created) {
+        if created > self.end || self.unfinished == Some(created) {
             return Ok(());
         }
         self.gathered += 1;
@@ -384,7 +395,7 @@ impl Source {
             self.queue.push_back(Planned::Pass(leaf));
             return Ok(());
         }
-        if leaf.base.delete_tid() > self.window.end {
+        if leaf.base.delete_tid() > self.end {
             leaf.base.delete_tid.set(0);
             leaf.delete_ts.set(0);
         }
@@ -394,6 +405,19 @@ impl Source {
         }
         self.queue.push_back(Planned::Record(leaf));
         Ok(())
+    }
+
+    /// Says since when nothing has changed in a leaf, before its elements.
+    fn quiet(&mut self, leaf: &LeafStep, until: Option<Key>) {
+        let end = match until.filter(|until| *until < leaf.to.key()) {
+            Some(until) => Base::from_key(until),
+            None => leaf.to,
+        };
+        let last = self.planned.map_or(Key::MIN, |(last, _)| last);
+        if last <= leaf.from.key() && leaf.from.key() < end.key() {
+            let quiet = Planned::Quiet(leaf.from, end, leaf.changed);
+            self.queue.push_back(quiet);
+        }
     }
 
     fn range(&mut self, from: Base, to: Base, error: Option<Error>) -> Result<()> {
@@ -439,6 +463,31 @@ impl Source {
         self.gathered = 0;
         self.gathering = false;
     }
+}
+
+/// The key space from `from` on, cut where a target begins with another TID.
+fn parts(from: Key, to: Key, end: Tid, windows: &[Window]) -> VecDeque<Part> {
+    let resumes = windows.iter().filter_map(|window| window.resume);
+    let mut cuts: Vec<Key> = resumes.map(|resume| resume.key.min(to)).collect();
+    cuts.retain(|key| *key > from);
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut start = from;
+    let mut parts = VecDeque::new();
+    for until in cuts.into_iter().map(Some).chain([None]) {
+        let begin = windows.iter().map(|window| window.begin_at(start)).min();
+        parts.push_back(Part {
+            from: start,
+            to: until.unwrap_or(to),
+            until,
+            begin: match until {
+                Some(_) => begin.filter(|begin| *begin <= end),
+                None => begin,
+            },
+        });
+        start = until.unwrap_or(to);
+    }
+    parts
 }
 
 /// The element as it can be sent: one with an impossible length goes without data, which its flag

@@ -26,6 +26,14 @@ impl Window {
     pub fn is_empty(&self) -> bool {
         self.begin > self.end
     }
+
+    /// The first TID that the target lacks at `key`.
+    pub fn begin_at(&self, key: Key) -> Tid {
+        match self.resume {
+            Some(resume) if key < resume.key => resume.end.next(),
+            _ => self.begin,
+        }
+    }
 }
 
 /// Where an interrupted batch stopped.
@@ -173,7 +181,9 @@ pub fn untouched<F: Fetch + ?Sized>(fetch: &mut F, from: Key, to: Key, begin: Ti
     });
     let touched_child = root.children().iter().enumerate().any(|(index, child)| {
         let right = root.base(index + 1).key();
-        child.base.key() <= to && from < right && Tid(child.mirror_tid.get()) >= begin
+        // The first child also stands for what was removed before it.
+        let left_of = index > 0 && child.base.key() > to;
+        !left_of && from < right && Tid(child.mirror_tid.get()) >= begin
     });
     Ok(!touched_leaf && !touched_child)
 }

@@ -8,6 +8,7 @@ use crate::format::node::{Base, LEAF, LeafElement, Node, RECORD};
 use crate::format::record::{InodeData, ObjType, PfsData, data_sum, rt};
 use crate::format::volume::{BlockmapEntry, FSTYPE, HEADER_SIZE, SIGNATURE, VolumeHeader};
 use crate::format::{BIGBLOCK, Key, Localization, NODE_SIZE, Offset, ROOT_OBJ, Tid, Zone, align16};
+use crate::fs::pfs_edit::root_inode;
 use std::mem::size_of;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -15,8 +16,6 @@ use zerocopy::{FromZeros, IntoBytes};
 const FIRST_TID: u64 = 1 << 32;
 /// Bytes of the two records' data, the gap between them included.
 const META_BYTES: u64 = 432;
-/// Directory entries are found by the second hash (version 6).
-const CAP_DIRHASH_ALG1: u8 = 0x01;
 
 /// Makes the bytes of every structure.
 pub(super) struct Contents<'a> {
@@ -143,19 +142,7 @@ impl<'a> Contents<'a> {
     }
 
     fn inode(&self) -> InodeData {
-        let mut inode = InodeData::new_zeroed();
-        inode.version.set(1);
-        inode.mode.set(0o755);
-        inode.ctime.set(self.what.now);
-        inode.mtime.set(self.what.now);
-        inode.atime.set(self.what.now);
-        inode.obj_type = ObjType::Directory as u8;
-        inode.nlinks.set(1);
-        inode.cap_flags = InodeData::CAP_DIR_LOCAL_INO;
-        if self.what.version >= 6 {
-            inode.cap_flags |= CAP_DIRHASH_ALG1;
-        }
-        inode
+        root_inode(self.what.version, self.what.now)
     }
 
     fn pfs(&self) -> PfsData {
