@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::format::mark::{self, MARK_SIZE};
 use crate::format::node::{Base, LeafElement};
 use crate::format::record::rt;
-use crate::format::{CrcKind, Key, Tid};
+use crate::format::{CrcKind, Key, Localization, Tid};
 use crate::fs::{pfs, pfs_edit};
 use crate::store::{Durable, Fetch, Txn};
 use std::collections::VecDeque;
@@ -387,7 +387,9 @@ impl Applier {
     /// exists ever changes, and a deletion is never taken back.
     fn follow(&mut self, txn: &mut Txn<'_>, own: &LeafElement, leaf: &LeafElement) -> Result<()> {
         let tid = leaf.base.delete_tid();
-        if tid.is_zero() || tid == own.base.delete_tid() {
+        // One from behind the window's end comes again in its own window, unless its source takes it
+        // back before.
+        if tid.is_zero() || tid == own.base.delete_tid() || tid > self.batch.end {
             return Ok(());
         }
         self.room(txn)?;
@@ -420,7 +422,16 @@ impl Applier {
 
     /// Notes in the slave's PFS record how far the pass is.
     fn note(&mut self, txn: &mut Txn<'_>) -> Result<()> {
-        let key = self.position();
+        let mut key = self.position();
+        // What did not arrive is not resolved.
+        if let Some(damage) = self.damage.first.first() {
+            let class = damage.from.localization.class();
+            let localization = Localization::new(self.batch.pfs, class);
+            key = key.min(Key {
+                localization,
+                ..damage.from
+            });
+        }
         let Some(cursor) = self.cursor.filter(|cursor| key > cursor.key) else {
             return Ok(());
         };
@@ -471,7 +482,7 @@ impl Fate {
 }
 
 /// The next key of one that an element of a stream can have.
-fn successor(key: Key) -> Key {
+pub(super) fn successor(key: Key) -> Key {
     Key {
         create_tid: Tid(key.create_tid.0.wrapping_add(1)),
         ..key

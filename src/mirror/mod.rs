@@ -44,15 +44,24 @@
 //! batch true in a slave, [`ack`] is what may be said of it then and not before, [`takeback`]
 //! returns a slave to what it last acknowledged. [`write`](mod@write) puts these together for a
 //! stream of bytes.
+//!
+//! [`copy`](mod@copy) has both sides in one process, and one scan for several slaves: a thread that
+//! reads ahead (`link`), for each slave what of it is for that slave (`lane`), all of it made durable
+//! together (`pour`); [`ready`] is what comes before a pass.
 
 pub mod ack;
 pub mod apply;
 mod arrival;
+pub mod copy;
 pub mod cycle;
 pub mod damage;
 pub mod dump;
+mod lane;
+mod link;
 pub mod plan;
+mod pour;
 pub mod read;
+pub mod ready;
 pub mod session;
 pub mod source;
 pub mod split;
@@ -65,6 +74,7 @@ pub mod write;
 
 pub use ack::Ack;
 pub use apply::{Applied, Applier, Batch, Ending, Terms};
+pub use copy::copy;
 pub use cycle::Cycle;
 pub use damage::{Damage, Damages, What};
 pub use plan::plan;

@@ -175,7 +175,7 @@ impl Session {
 
 /// The PFS record that opens a batch: it ends with the window, and begins with it if that is above
 /// the floor, so that a saved stream carries its begin.
-fn opening(pfs: &SourcePfs, window: &Window) -> PfsData {
+pub(super) fn opening(pfs: &SourcePfs, window: &Window) -> PfsData {
     let mut told = pfs.told(window.end);
     let floor = told.sync_beg_tid.get();
     told.sync_beg_tid.set(floor.max(window.begin.0));

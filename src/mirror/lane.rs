@@ -1,0 +1,167 @@
+//! One target of a pass: what of the source's items is for it, by the rules of a session.
+
+use super::apply::{Applied, Applier, Ending, Terms};
+use super::arrival::localized;
+use super::damage::Damages;
+use super::session::opening;
+use super::source::Item;
+use super::target::{Slave, Step, Target};
+use super::window::{SourcePfs, Window};
+use crate::error::{Class, Error, Result};
+use crate::format::Key;
+use crate::format::mark;
+use crate::format::mrecord::{Body, PfsdBody};
+use crate::format::node::LeafElement;
+use crate::format::record::PfsData;
+use crate::store::{Durable, Txn};
+
+/// A target in a pass.
+pub(super) struct Lane {
+    target: Target,
+    applier: Applier,
+    window: Window,
+    /// Items below are not for it: nothing of theirs is new to it.
+    deaf_below: Option<Key>,
+}
+
+impl Lane {
+    /// Opens the session of one pass: the source shows itself and its window, the target its slave.
+    /// Errors: class `Incompatible` if they do not belong together.
+    pub fn open(source: &SourcePfs, window: Window, slave: Slave) -> Result<Lane> {
+        let mut target = greeted(source, slave)?;
+        target.take(&pfsd(opening(source, &window)))?;
+        let batch = target.batch()?;
+        Ok(Lane {
+            target,
+            applier: Applier::new(batch)?,
+            window,
+            deaf_below: None,
+        })
+    }
+
+    /// Lets checkpoints note how far the pass is.
+    pub fn note_progress(&mut self, cursor: mark::Cursor) {
+        self.applier.note_progress(cursor);
+    }
+
+    /// What was done so far.
+    pub fn applied(&self) -> &Applied {
+        self.applier.applied()
+    }
+
+    /// What did not arrive whole.
+    pub fn damage(&self) -> &Damages {
+        self.applier.damage()
+    }
+
+    /// Takes one item of a scan that may also be for others, who lack more or less.
+    pub fn take(&mut self, txn: &mut Txn<'_>, item: &Item) -> Result<()> {
+        match item {
+            Item::Quiet { from, to, changed } => {
+                if self.window.begin_at(from.key()) > *changed && !self.is_deaf(from.key()) {
+                    self.deaf_below = Some(to.key());
+                    self.applies(&Body::Skip {
+                        from: *from,
+                        to: *to,
+                    })?;
+                    self.applier.skip(txn, from, to)?;
+                }
+                Ok(())
+            }
+            Item::Skip { from, .. } if self.is_deaf(from.key()) => Ok(()),
+            Item::Skip { from, to, damage } => {
+                self.applies(&Body::Skip {
+                    from: *from,
+                    to: *to,
+                })?;
+                match damage {
+                    None => self.applier.skip(txn, from, to),
+                    Some(damage) => self.applier.unreadable(txn, from, to, damage),
+                }
+            }
+            Item::Pass(leaf) => self.pass(txn, leaf),
+            Item::Record { leaf, .. } if self.is_deaf(leaf.base.key()) => Ok(()),
+            Item::Record { leaf, .. } if self.is_old(leaf) => self.pass(txn, leaf),
+            Item::Record { leaf, data, damage } => {
+                let data = data.as_deref().unwrap_or_default();
+                let bad = damage.is_some();
+                self.applies(&Body::Record {
+                    leaf: *leaf,
+                    data,
+                    bad,
+                    nodata: false,
+                })?;
+                match damage {
+                    None => self.applier.rec(txn, leaf, data),
+                    Some(damage) => self.applier.damaged(txn, leaf, damage),
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, txn: &mut Txn<'_>, leaf: &LeafElement) -> Result<()> {
+        if self.is_deaf(leaf.base.key()) {
+            return Ok(());
+        }
+        self.applies(&Body::Pass(*leaf))?;
+        self.applier.pass(txn, leaf)
+    }
+
+    /// Whether the target has had the element in an earlier pass, or could have.
+    fn is_old(&self, leaf: &LeafElement) -> bool {
+        leaf.base.create_tid() < self.window.begin_at(leaf.base.key())
+    }
+
+    fn is_deaf(&self, key: Key) -> bool {
+        self.deaf_below.is_some_and(|below| key < below)
+    }
+
+    /// Says to the session what comes; it has nothing to say but that it is to be applied.
+    fn applies(&mut self, body: &Body<'_>) -> Result<()> {
+        match self.target.take(body)? {
+            Step::Apply => Ok(()),
+            step => Err(Error::new(
+                Class::Protocol,
+                format!("{step:?} where a record is to be applied"),
+            )),
+        }
+    }
+
+    /// Makes what was done durable and notes how far it is.
+    pub fn checkpoint(&mut self, txn: &mut Txn<'_>) -> Result<Durable> {
+        self.applier.checkpoint(txn)
+    }
+
+    /// The same, at the end of a transaction.
+    pub fn suspend(&mut self, txn: Txn<'_>) -> Result<Durable> {
+        self.applier.suspend(txn)
+    }
+
+    /// The source has said everything: completes the pass.
+    pub fn complete(&mut self, txn: Txn<'_>, terms: Terms) -> Result<Ending> {
+        self.target.take(&Body::Sync)?;
+        self.applier.complete(txn, terms)
+    }
+}
+
+/// A target that was shown the source and has shown `slave`: they belong together, or it is an
+/// error of class `Incompatible`.
+pub(super) fn greeted(source: &SourcePfs, slave: Slave) -> Result<Target> {
+    let mut target = Target::new(false);
+    target.take(&pfsd(source.told(source.end)))?;
+    target.slave(slave)?;
+    Ok(target)
+}
+
+fn pfsd(pfs: PfsData) -> Body<'static> {
+    Body::Pfsd(PfsdBody {
+        version: 1.into(),
+        reserved: 0.into(),
+        pfs,
+    })
+}
+
+/// `key`, of another PFS, in PFS `pfs`.
+pub(super) fn key_in(key: Key, pfs: u16) -> Key {
+    localized(&crate::format::node::Base::from_key(key), pfs)
+}
