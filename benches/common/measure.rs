@@ -108,7 +108,16 @@ impl Watch {
 }
 
 fn cpu_ns() -> u64 {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("this process's usage");
+    cpu_ns_of(UsageWho::RUSAGE_SELF)
+}
+
+/// User and system time of all children that have ended, in nanoseconds.
+pub fn cpu_ns_of_children() -> u64 {
+    cpu_ns_of(UsageWho::RUSAGE_CHILDREN)
+}
+
+fn cpu_ns_of(who: UsageWho) -> u64 {
+    let usage = getrusage(who).expect("a process's usage");
     let time = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     time.cast_unsigned() * 1000
 }

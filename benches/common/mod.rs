@@ -13,8 +13,10 @@
 pub mod build;
 pub mod cases;
 pub mod engine;
+pub mod host;
 pub mod input;
 pub mod measure;
+pub mod plain;
 #[path = "../../tests/common/raw.rs"]
 pub mod raw;
 pub mod report;

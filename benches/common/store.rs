@@ -1,7 +1,12 @@
 //! Volumes opened for writing, and plain writes of the same kind beside them.
 
+use super::build::bulk::PFS;
 use super::input::Input;
+use mallet::btree::Editor;
+use mallet::format::record::PfsData;
+use mallet::fs::newfs::{NewFs, newfs};
 use mallet::fs::recover;
+use mallet::fs::{pfs, pfs_edit};
 use mallet::io::{self, Buf, Direct};
 use mallet::store::{Store, StoreOptions, VolumeSet};
 use std::fs::{File, OpenOptions};
@@ -89,4 +94,57 @@ impl Plain {
             .expect("a plain write");
         self.file.sync_data().expect("a flush");
     }
+}
+
+/// A file of at least `size` bytes, every block of it written, so that the host allocates nothing
+/// when it is written again. One that is there is taken as it is.
+pub fn full_file(path: &Path, size: u64) {
+    use std::os::unix::fs::MetadataExt;
+    let whole = |found: &std::fs::Metadata| found.len() == size && found.blocks() * 512 >= size;
+    if std::fs::metadata(path).is_ok_and(|found| whole(&found)) {
+        return;
+    }
+    let mut file = File::create(path).expect("a file");
+    let piece = vec![0xA5; 1 << 20];
+    for _ in 0..size.div_ceil(1 << 20) {
+        file.write_all(&piece).expect("room for a file");
+    }
+    file.set_len(size).expect("the file's length");
+    file.sync_all().expect("a stable file");
+}
+
+/// A fresh file system over whatever the file in `path` holds.
+pub fn fresh(path: &Path) {
+    let options = io::OpenOptions {
+        direct: Direct::On,
+        write: true,
+        ..io::OpenOptions::default()
+    };
+    let mut devices = [io::open(path, &options).expect("an image that opens")];
+    let what = NewFs {
+        label: b"bench".to_vec(),
+        version: 7,
+        undo_bytes: None,
+        fsid: *b"a file system id",
+        now: NOW,
+    };
+    newfs(&mut devices, &what).expect("a file system");
+}
+
+/// A fresh file system with a slave of the input's PFS as PFS 1.
+pub fn fresh_slave(path: &Path, input: &Input) {
+    fresh(path);
+    let mut view = super::engine::view(&input.path, 1 << 20);
+    let master = pfs::load(&mut view, PFS)
+        .expect("a readable record")
+        .expect("the PFS");
+    let mut store = open(path, 1 << 20);
+    let mut txn = store.begin(NOW).expect("a transaction");
+    let mut data = PfsData::default_for(*b"a slave's own id");
+    data.shared_uuid = master.data.shared_uuid;
+    data.mirror_flags.set(PfsData::SLAVE);
+    data.sync_beg_tid.set(1);
+    data.sync_end_tid.set(1);
+    pfs_edit::store_record(&mut Editor::new(), &mut txn, PFS, &data).expect("a record");
+    txn.commit().expect("a slave");
 }
