@@ -5,10 +5,11 @@
 
 mod common;
 
-use common::golden;
 use common::listing::{Mask, compare, compare_asof, compare_current, listing, read_listing, view};
+use common::{golden, oracle};
 use mallet::check;
-use mallet::format::Tid;
+use mallet::format::volume::VolumeHeader;
+use mallet::format::{Offset, Tid};
 use mallet::fs::{pfs, recover};
 use mallet::io::Device;
 use mallet::io::sim::{CrashPlan, SimDisk};
@@ -202,6 +203,61 @@ fn crashed_volumes_read_as_by_the_kernel_and_stay_as_they_are() {
     });
 }
 
+/// The tests' own recovery leads to what the kernel's does, on clean volumes too; and it refuses
+/// what the kernel would.
+#[test]
+fn crashed_volumes_undone_by_the_oracle() {
+    let Some(golden) = golden::dir() else { return };
+    in_parallel(golden::names(&golden, "crash", ".img"), |name| {
+        let stem = name.strip_suffix(".img").expect("an image");
+        let file = File::open(golden::file(&golden, &name)).expect("an image");
+        let mut disks = [SimDisk::over(file).expect("a disk")];
+        let undone = oracle::recover(&mut disks).unwrap_or_else(|e| panic!("{name}: {e}"));
+        // Now there is nothing left to undo, for the oracle and for the library.
+        let again = oracle::recover(&mut disks).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(
+            (again.records, again.next_seq),
+            (0, undone.next_seq),
+            "{name}"
+        );
+        let set = VolumeSet::open(vec![Box::new(disks[0].reader(1))]).expect("a volume");
+        let mut view = View::open(set, &ViewOptions::default()).expect("a view");
+        assert_eq!(view.undone().bytes, 0, "{name}");
+        compare_current(&mut view, &golden, &format!("{stem}.ro.lst"));
+    });
+}
+
+#[test]
+fn the_oracle_refuses_what_the_kernel_refuses() {
+    let Some(golden) = golden::dir() else { return };
+    let open = |path: &Path| SimDisk::over(File::open(path).expect("an image")).expect("a disk");
+    let names = golden::names(&golden, "crash", ".img").into_iter();
+    let found = names.filter(|name| name.contains("v7")).find_map(|name| {
+        let path = golden::file(&golden, &name);
+        let undone = oracle::recover(&mut [open(&path)]).expect("a crashed volume");
+        (undone.undos > 0).then_some((path, undone))
+    });
+    let (path, undone) = found.expect("one with old bytes");
+    let disk = || open(&path);
+    let header = disk().read(0, 2048).expect("bytes");
+    let header = VolumeHeader::from_prefix(&header).expect("a header");
+    let ring = header.buf_beg.get().cast_unsigned() + Offset(header.undo_array[0].get()).short();
+    // Any byte of a record in the range, of the one before it, and of the one that ends the scan.
+    let (first, end) = undone.range;
+    for at in [
+        first - 1,
+        first,
+        first + 8,
+        end - 1,
+        end.next_multiple_of(512),
+    ] {
+        let disk = disk();
+        let byte = disk.read(ring + at, 1).expect("a byte")[0];
+        disk.write(ring + at, &[!byte]).expect("a byte");
+        let result = oracle::recover(&mut [disk]);
+        result.expect_err(&format!("a bad record at {at}"));
+    }
+}
 /// When crashed volumes are opened for writing, microseconds; no file of theirs has this time.
 const NOW: u64 = 1_800_000_000_000_000;
 

@@ -6,19 +6,23 @@ mod common;
 use common::golden;
 use common::listing::{Mask, compare_asof};
 use common::slave::{
-    SLAVE, apply, apply_as, assert_sound, elements, fresh, master_of, plain, synced, view, visible,
+    SLAVE, apply, apply_as, apply_until, assert_sound, elements, fresh, master_of, plain, synced,
+    view, visible,
 };
 use common::soak;
 use common::streams::records;
-use mallet::error::Class;
-use mallet::format::Tid;
-use mallet::format::mrecord::{self, ELEMENT, HEAD};
-use mallet::format::node::LeafElement;
-use mallet::format::record::rt;
+use mallet::error::{Class, Error};
+use mallet::format::mrecord::{self, Body, ELEMENT, HEAD, Kind};
+use mallet::format::node::{Base, LeafElement};
+use mallet::format::record::{PfsData, data_sum, rt};
+use mallet::format::{CrcKind, Key, Localization, Tid};
 use mallet::io::sim::SimDisk;
 use mallet::mirror::Terms;
-use mallet::mirror::write::Request;
+use mallet::mirror::write::{Edge, Report, Request, write};
+use mallet::progress::{Progress, Status};
+use mallet::store::Fetch;
 use std::path::Path;
+use zerocopy::FromZeros;
 
 const END_5: Tid = Tid(0x1_0002_8320);
 const END_10: Tid = Tid(0x1_0005_8630);
@@ -405,4 +409,233 @@ fn records_below_the_floor_are_not_acknowledged() {
     assert!(report.applied.dropped > 0 && report.applied.created > 0);
     assert_eq!((report.acknowledged, report.withheld), (None, true));
     assert_sound(&disk);
+}
+
+/// A stream of one batch up to `end`, whose records are blocks of one object, created by `tid`.
+fn made(end: u64, tid: u64, blocks: std::ops::Range<i64>) -> Vec<u8> {
+    let mut pfs = PfsData::default_for([3; 16]);
+    pfs.sync_beg_tid.set(1);
+    pfs.sync_end_tid.set(end);
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        mrecord::append_pfsd(&mut out, &pfs, 0);
+    }
+    for block in blocks {
+        let data = block.to_le_bytes();
+        let mut leaf = LeafElement::new_zeroed();
+        leaf.base = Base::from_key(Key {
+            localization: Localization::new(7, Localization::MISC),
+            obj_id: 0x1000,
+            rec_type: rt::DATA,
+            key: block,
+            create_tid: Tid(tid),
+        });
+        leaf.data_offset.set(1);
+        leaf.data_len.set(data.len() as i32);
+        leaf.data_crc.set(data_sum(rt::DATA, &data, CrcKind::Ieee));
+        mrecord::append_record(&mut out, &leaf, &data, 0);
+    }
+    mrecord::append_mark(&mut out, Kind::Sync);
+    mrecord::append_mark(&mut out, Kind::Term);
+    out
+}
+
+/// Ends the work at the given look.
+struct StopAt(u32);
+
+impl Progress for StopAt {
+    fn at(&mut self, _: &Status) -> mallet::error::Result<()> {
+        self.0 = self.0.saturating_sub(1);
+        match self.0 {
+            0 => Err(Error::new(Class::Interrupted, "enough")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A stream that would delete most of a slave is stopped, and the slave is what it was.
+#[test]
+fn the_brake() {
+    let disk = fresh(7, [3; 16]);
+    let full = apply(&disk, &made(0x2000, 0x1000, 0..10_500));
+    assert_eq!(full.applied.created, 10_500);
+    let before = elements(&mut view(&disk), SLAVE);
+    // Few of many, and many of more, are nothing unusual.
+    apply(&disk.snapshot(), &made(0x3000, 0x1000, 0..5_500));
+    let other = made(0x3000, 0x2fff, 20_000..20_100);
+    let (report, ended) = apply_as(&disk, &other[..], &plain());
+    let error = ended.expect_err("a stream that is stopped");
+    assert_eq!(error.class(), Class::Brake);
+    assert!(error.to_string().contains("10500 of the 10500"), "{error}");
+    assert_eq!((report.acknowledged, synced(&disk)), (None, Tid(0x2000)));
+    assert!(elements(&mut view(&disk), SLAVE) == before);
+    // Interrupted while the slave is taken back: whoever comes next does it first.
+    let half = disk.snapshot();
+    let (_, ended) = apply_until(&half, &other[..], &plain(), &mut StopAt(3));
+    assert_eq!(ended.expect_err("interrupted").class(), Class::Interrupted);
+    let due = |disk: &SimDisk| {
+        let slave = mallet::fs::pfs::load(&mut view(disk), SLAVE).expect("a table");
+        mallet::mirror::takeback::is_due(&slave.expect("the slave"))
+    };
+    assert!(due(&half) && !due(&disk));
+    assert_eq!(synced(&half), Tid(0x2000));
+    apply(&half, &made(0x3000, 0x1000, 0..10_400));
+    assert!(!due(&half));
+    assert_eq!(visible(&mut view(&half), SLAVE, Tid(0x3000)).len(), 10_400);
+    assert_eq!(visible(&mut view(&half), SLAVE, Tid(0x2000)).len(), 10_500);
+    // Wanted, it is done.
+    let allow = Request {
+        terms: Terms {
+            allow_deletes: true,
+            ..Terms::default()
+        },
+        ..plain()
+    };
+    let (report, ended) = apply_as(&disk, &other[..], &allow);
+    ended.expect("a stream that is allowed");
+    assert_eq!(report.acknowledged, Some(Tid(0x3000)));
+    assert_eq!(visible(&mut view(&disk), SLAVE, Tid(0x3000)).len(), 100);
+    assert_eq!(visible(&mut view(&disk), SLAVE, Tid(0x2000)).len(), 10_500);
+}
+
+/// What a pass with a later end left does not show through an earlier one.
+#[test]
+fn abandoned_passes_leave_nothing_visible() {
+    let disk = fresh(7, [3; 16]);
+    apply(&disk, &made(0x2000, 0x1000, 0..100));
+    // Of the window up to 0x4000 comes a part: one record at its very end, and what lies before it
+    // of the old ones is deleted at 0x4000.
+    let later = made(0x4000, 0x4000, 50..60);
+    let (report, ended) = apply_as(&disk, &later[..later.len() - 48], &plain());
+    assert!(ended.is_err() && report.acknowledged.is_none());
+    assert!(report.applied.gap_deleted >= 50);
+    // The master lost them without a trace, and an earlier end is the next to be told.
+    apply(&disk, &made(0x3000, 0x1000, 80..100));
+    assert_eq!(visible(&mut view(&disk), SLAVE, Tid(0x3000)).len(), 20);
+    // The records of 0x4000 are gone from the master too: they vanish, nobody has seen them.
+    apply(&disk, &made(0x4000, 0x1000, 80..100));
+    assert_eq!(visible(&mut view(&disk), SLAVE, Tid(0x4000)).len(), 20);
+    let left = elements(&mut view(&disk), SLAVE);
+    assert!(
+        left.iter()
+            .all(|(leaf, _)| leaf.base.create_tid() == Tid(0x1000))
+    );
+    assert_eq!(left.len(), 100);
+}
+
+/// What no source may say is refused, whatever the checksums say.
+#[test]
+fn impossible_records() {
+    let good = made(0x2000, 0x1000, 0..3);
+    let spoiled = |at: usize, bytes: &[u8]| {
+        rewritten(&good, |number, _, body| {
+            if number == 2 {
+                body[at..at + bytes.len()].copy_from_slice(bytes);
+            }
+        })
+    };
+    let tid = |tid: u64| tid.to_le_bytes();
+    for (what, stream) in [
+        ("created behind the window", spoiled(16, &tid(0x2001))),
+        ("created at 0", spoiled(16, &tid(0))),
+        ("deleted when created", spoiled(24, &tid(0x1000))),
+        ("deleted at the end of time", spoiled(24, &tid(u64::MAX))),
+        ("no such type", spoiled(32, &[0x66])),
+        ("no such class", spoiled(36, &[9])),
+        ("a window to the end of time", made(u64::MAX, 0x1000, 0..3)),
+        ("a window to nowhere", made(0, 0x1000, 0..3)),
+    ] {
+        let disk = fresh(7, [3; 16]);
+        let next = view(&disk).header().next_tid();
+        let (class, text) = refused(&disk, &stream);
+        assert_eq!(class, Class::Protocol, "{what}: {text}");
+        assert_eq!(view(&disk).header().next_tid(), next, "{what}");
+    }
+    // A record without its data.
+    let bare = rewritten(&good, |number, kind, body| {
+        if number == 2 {
+            kind[3] |= 0x10;
+            body.truncate(ELEMENT - HEAD);
+        }
+    });
+    assert_eq!(refused(&fresh(7, [3; 16]), &bare).0, Class::Protocol);
+}
+
+/// The slave's own TIDs come after the master's.
+#[test]
+fn the_allocator_is_raised() {
+    let disk = fresh(7, [3; 16]);
+    let far = 0x7_0000_0000;
+    apply(&disk, &made(far, far - 0x10, 0..3));
+    assert!(view(&disk).header().next_tid() >= Tid(far));
+    let txn = common::slave::store(&disk)
+        .begin(0)
+        .expect("a transaction")
+        .tid();
+    assert!(txn > Tid(far), "{txn}");
+}
+
+/// A batch that was not whole keeps those behind it from being acknowledged, as the chunks of a
+/// split stream are.
+#[test]
+fn nothing_behind_damage_is_acknowledged() {
+    let spoil = |stream: &[u8]| {
+        rewritten(stream, |number, _, body| {
+            if number == 3 {
+                body[ELEMENT - HEAD] ^= 1;
+            }
+        })
+    };
+    let first = made(0x2000, 0x1000, 0..10);
+    let second = made(0x3000, 0x1000, 0..20);
+    let both = [&spoil(&first)[..spoil(&first).len() - 24], &second].concat();
+    let disk = fresh(7, [3; 16]);
+    let (report, ended) = apply_as(&disk, &both[..], &plain());
+    ended.expect("a stream that ends well");
+    assert_eq!((report.acknowledged, report.batches), (None, (2, 0)));
+    assert_eq!(synced(&disk), Tid(1));
+    assert_eq!(elements(&mut view(&disk), SLAVE).len(), 20);
+}
+
+/// Two-way, the slave's record and the acknowledgements are said, and nothing else.
+#[test]
+fn answers() {
+    let disk = fresh(7, [3; 16]);
+    let mut stream = made(0x2000, 0x1000, 0..10);
+    stream.truncate(stream.len() - 24);
+    let mut idle = made(0x2000, 0x1000, 0..0);
+    let at = idle.len() - 48;
+    idle.truncate(at);
+    mrecord::append_mark(&mut idle, Kind::Idle);
+    mrecord::append_mark(&mut idle, Kind::Term);
+    stream.extend_from_slice(&idle);
+    let mut said = Vec::new();
+    let mut store = common::slave::store(&disk);
+    let mut edge = Edge {
+        now: &mut || common::slave::NOW,
+        progress: &mut (),
+        events: &mut |_| Ok(()),
+        make: &mut |_, _| panic!("the slave is there"),
+    };
+    let (request, mut report) = (plain(), Report::default());
+    write(
+        &mut store,
+        &stream[..],
+        Some(&mut said),
+        &request,
+        &mut edge,
+        &mut report,
+    )
+    .expect("a session");
+    let said: Vec<String> = records(&said)
+        .iter()
+        .map(
+            |record| match Body::parse(record, 0).expect("a sound record") {
+                Body::Pfsd(pfsd) => format!("pfsd {:x}", pfsd.pfs.sync_end_tid.get()),
+                Body::Update(tid) => format!("update {tid:x}"),
+                other => format!("{other:?}"),
+            },
+        )
+        .collect();
+    assert_eq!(said, ["pfsd 1", "update 2000", "pfsd 2000", "update 2000"]);
 }

@@ -284,7 +284,7 @@ fn open(disk: &SimDisk) -> Store {
     let options = OpenOptions {
         store: StoreOptions {
             // Many checkpoints.
-            dirty_bytes: 256 << 10,
+            dirty_bytes: 96 << 10,
             ..StoreOptions::default()
         },
         redo: true,

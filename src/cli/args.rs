@@ -143,6 +143,14 @@ pub struct Global {
     /// Let the target acknowledge a stream although not everything could be read.
     #[arg(long, global = true, help_heading = STREAMS)]
     pub accept_damage: bool,
+
+    /// Let a stream delete most of what it meets in a slave.
+    #[arg(long, global = true, help_heading = STREAMS)]
+    pub allow_deletes: bool,
+
+    /// Talk to a source that waits for answers: standard output carries them (mirror-write).
+    #[arg(short = '2', global = true, help_heading = STREAMS)]
+    pub two_way: bool,
 }
 
 const DEVICES: &str = "Devices";
@@ -272,6 +280,9 @@ pub enum Command {
     MirrorRead(MirrorReadArgs),
     /// Print the stream on standard input.
     MirrorDump(MirrorDumpArgs),
+    /// Apply the mirroring stream on standard input to a slave.
+    #[command(after_long_help = examples::MIRROR_WRITE)]
+    MirrorWrite(MirrorWriteArgs),
     /// Say what a stream would hold, without reading data.
     #[command(after_long_help = examples::MIRROR_PLAN)]
     MirrorPlan(MirrorPlanArgs),
@@ -320,6 +331,7 @@ impl Command {
             Command::PfsDestroy(_) => "pfs-destroy",
             Command::Snapls(_) => "snapls",
             Command::MirrorRead(_) => "mirror-read",
+            Command::MirrorWrite(_) => "mirror-write",
             Command::MirrorDump(_) => "mirror-dump",
             Command::MirrorPlan(_) => "mirror-plan",
             Command::Version(_) => "version",
@@ -350,6 +362,7 @@ impl Command {
             | Command::Diff(DiffArgs { spec, .. })
             | Command::MirrorRead(MirrorReadArgs { spec, .. })
             | Command::MirrorPlan(MirrorPlanArgs { spec, .. })
+            | Command::MirrorWrite(MirrorWriteArgs { spec })
             | Command::Stat(PathArgs { spec, .. })
             | Command::Cat(PathArgs { spec, .. })
             | Command::ShowUndo(SpecArgs { spec })
@@ -390,11 +403,15 @@ impl Command {
 
     /// Whether standard output carries bytes that are not lines of ours, so that events go to
     /// standard error.
-    pub fn owns_stdout(&self) -> bool {
-        matches!(
-            self,
-            Command::Cat(_) | Command::MirrorRead(_) | Command::Completions(_) | Command::Man(_)
-        )
+    pub fn owns_stdout(&self, global: &Global) -> bool {
+        match self {
+            Command::Cat(_)
+            | Command::MirrorRead(_)
+            | Command::Completions(_)
+            | Command::Man(_) => true,
+            Command::MirrorWrite(_) => global.two_way,
+            _ => false,
+        }
     }
 
     /// Whether it writes to volumes: it may take a while then to come to a safe point.
@@ -402,6 +419,7 @@ impl Command {
         matches!(
             self,
             Command::Newfs(_)
+                | Command::MirrorWrite(_)
                 | Command::PfsMaster(_)
                 | Command::PfsSlave(_)
                 | Command::PfsUpdate(_)
@@ -414,7 +432,7 @@ impl Command {
     /// Whether standard output carries a stream that is worthless unless complete: a broken pipe
     /// is an error then.
     pub fn is_stream(&self) -> bool {
-        matches!(self, Command::MirrorRead(_))
+        matches!(self, Command::MirrorRead(_) | Command::MirrorWrite(_))
     }
 }
 
@@ -648,6 +666,14 @@ pub struct MirrorReadArgs {
     /// The last TID of the window; the last committed one if not given.
     #[arg(long, value_name = "TID", value_parser = size::tid)]
     pub end_tid: Option<Tid>,
+}
+
+/// Arguments of `mirror-write`.
+#[derive(Args, Clone, Debug)]
+pub struct MirrorWriteArgs {
+    /// The slave; one that is named by a number and does not exist is made on request (-y).
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
 }
 
 /// Arguments of `mirror-dump`.

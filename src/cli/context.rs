@@ -41,7 +41,7 @@ impl Context {
         let global = cli.global.clone();
         let text = Arc::new(Mutex::new(Text::open()?));
         let stderr: Arc<Mutex<dyn Write + Send>> = Arc::new(Mutex::new(io::stderr()));
-        let events = Events::new(match (global.json, cli.command.owns_stdout()) {
+        let events = Events::new(match (global.json, cli.command.owns_stdout(&cli.global)) {
             (false, _) => None,
             (true, false) => Some(text.clone()),
             (true, true) => Some(stderr),
@@ -55,7 +55,7 @@ impl Context {
             terminal: io::stderr().is_terminal(),
             deadline,
         };
-        let shared = cli.command.owns_stdout() && global.json;
+        let shared = cli.command.owns_stdout(&cli.global) && global.json;
         let ui = Ui::new(manners, signals.clone(), shared.then(|| events.clone()));
         Ok(Context {
             global,

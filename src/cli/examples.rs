@@ -117,6 +117,14 @@ Examples:
   mallet mirror-read -b 20m 'volume.img#1' | ssh host hammer mirror-write /path/to/slave
 ";
 
+/// Of `mirror-write`.
+pub const MIRROR_WRITE: &str = "\
+Examples:
+  mallet mirror-write -y 'copy.img#1' < full.mir
+  mallet mirror-write 'copy.img#1' < incremental.mir
+  ssh host hammer mirror-read /path/to/master | mallet mirror-write 'copy.img#1'
+";
+
 /// Of `mirror-plan`.
 pub const MIRROR_PLAN: &str = "\
 Examples:

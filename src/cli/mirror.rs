@@ -433,7 +433,7 @@ fn key(key: &Key) -> Value {
     })
 }
 
-fn damage_event(damage: &Damage) -> Value {
+pub(super) fn damage_event(damage: &Damage) -> Value {
     let bytes = damage.bytes.as_ref();
     json!({
         "what": damage.what.name(),

@@ -18,6 +18,7 @@ pub mod history;
 pub mod json;
 pub mod manual;
 pub mod mirror;
+pub mod mirror_write;
 pub mod mode;
 pub mod moment;
 pub mod newfs;
@@ -136,6 +137,7 @@ fn run(command: &Command, cx: &Context) -> Outcome {
         Command::PfsDestroy(args) => pfs_write::destroy(args, cx),
         Command::Snapls(args) => pfs::snapshots(args, cx),
         Command::MirrorRead(args) => mirror::read(args, cx),
+        Command::MirrorWrite(args) => mirror_write::run(args, cx),
         Command::MirrorDump(args) => mirror::dump(args, cx),
         Command::MirrorPlan(args) => mirror::planned(args, cx),
         Command::Completions(args) => manual::completions(args, cx),
@@ -173,7 +175,7 @@ fn finish(command: &Command, cx: &Context, outcome: Outcome) -> u8 {
         ),
     };
     if let Some(error) = &error
-        && !(cx.json() && command.owns_stdout())
+        && !(cx.json() && command.owns_stdout(&cx.global))
     {
         let error = escape::sentence(error);
         let _ = cx

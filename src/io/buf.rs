@@ -1,16 +1,51 @@
 //! Buffers: owned, page-aligned memory that travels to the device and back, and shared read-only
 //! slices of it.
 
-use aligned_vec::{AVec, ConstAlign};
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, PoisonError};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Alignment of every buffer's first byte: enough for any device's direct transfers.
 pub const ALIGN: usize = 4096;
 
+/// A page of bytes.
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(4096))]
+struct Page([u8; ALIGN]);
+
 /// Page-aligned memory.
-type Memory = AVec<u8, ConstAlign<ALIGN>>;
+#[derive(Default)]
+struct Memory(Vec<Page>);
+
+impl Memory {
+    /// At least `len` zero bytes, which cost nothing before they are touched.
+    fn zeroed(len: usize) -> Memory {
+        let pages = Page::new_vec_zeroed(len.div_ceil(ALIGN));
+        // As everywhere else: without memory there is no going on.
+        Memory(pages.expect("memory for a buffer"))
+    }
+}
+
+impl Deref for Memory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl DerefMut for Memory {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.0.as_mut_bytes()
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory({} pages)", self.0.len())
+    }
+}
 
 /// An owned, page-aligned buffer. Dropping one that came from a [`Pool`] returns its memory.
 pub struct Buf {
@@ -22,10 +57,8 @@ pub struct Buf {
 impl Buf {
     /// A buffer of `len` zero bytes outside any pool.
     pub fn zeroed(len: usize) -> Buf {
-        let mut memory = Memory::new(ALIGN);
-        memory.resize(len, 0);
         Buf {
-            memory,
+            memory: Memory::zeroed(len),
             len,
             home: None,
         }
@@ -33,11 +66,9 @@ impl Buf {
 
     /// A buffer that holds a copy of `bytes`, outside any pool.
     pub fn copy_of(bytes: &[u8]) -> Buf {
-        Buf {
-            memory: Memory::from_slice(ALIGN, bytes),
-            len: bytes.len(),
-            home: None,
-        }
+        let mut buf = Buf::zeroed(bytes.len());
+        buf.copy_from_slice(bytes);
+        buf
     }
 
     /// The pool slot that the memory belongs to, for devices that registered the pool.
@@ -74,7 +105,7 @@ impl fmt::Debug for Buf {
 impl Drop for Buf {
     fn drop(&mut self) {
         if let Some((pool, slot)) = self.home.take() {
-            let memory = std::mem::replace(&mut self.memory, Memory::new(ALIGN));
+            let memory = std::mem::take(&mut self.memory);
             pool.give_back(slot, memory);
         }
     }
@@ -91,11 +122,7 @@ pub struct Pool {
 impl Pool {
     /// `count` slots of `slot_len` bytes each.
     pub fn new(count: u16, slot_len: usize) -> Arc<Pool> {
-        let slots = (0..count).map(|slot| {
-            let mut memory = Memory::new(ALIGN);
-            memory.resize(slot_len, 0);
-            (slot, memory)
-        });
+        let slots = (0..count).map(|slot| (slot, Memory::zeroed(slot_len)));
         Arc::new(Pool {
             slot_len,
             free: Mutex::new(slots.rev().collect()),

@@ -2,8 +2,10 @@
 #![allow(dead_code)]
 
 pub mod build;
+pub mod crash;
 pub mod golden;
 pub mod listing;
+pub mod oracle;
 pub mod patch;
 pub mod program;
 pub mod raw;

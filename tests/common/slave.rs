@@ -76,10 +76,14 @@ pub fn master_of(stream: &[u8]) -> [u8; 16] {
     }
 }
 
-/// The disk opened for writing.
+/// The disk opened for writing, with so little memory that batches become durable in parts.
 pub fn store(disk: &SimDisk) -> Store {
     let set = VolumeSet::open(vec![Box::new(disk.device(1))]).expect("a volume");
-    Store::open(set, &StoreOptions::default()).expect("a store")
+    let options = StoreOptions {
+        dirty_bytes: 256 << 10,
+        ..StoreOptions::default()
+    };
+    Store::open(set, &options).expect("a store")
 }
 
 /// The disk read.

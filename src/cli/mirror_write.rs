@@ -1,0 +1,308 @@
+//! `mirror-write`: a stream on standard input applied to a slave.
+
+use super::args::MirrorWriteArgs;
+use super::json::hex;
+use super::open::{Writable, now_us, open_rw};
+use super::spec::Pfs;
+use super::{Context, Exit, Outcome, mirror, show, size};
+use crate::error::{Error, Result};
+use crate::format::record::PfsData;
+use crate::fs::pfs_ops::{self, Kind, NewPfs, Settings};
+use crate::io::lock::{self, Lock};
+use crate::mirror::write::{Edge, Event, Report, Request, write};
+use crate::mirror::{Applied, Terms};
+use crate::store::Store;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// `mirror-write`.
+pub fn run(args: &MirrorWriteArgs, cx: &Context) -> Outcome {
+    if io::stdin().is_terminal() {
+        let text = "standard input is a terminal; give it a stream from a file or a pipe";
+        return Err(Error::usage(text).into());
+    }
+    let mut answers = match cx.global.two_way {
+        true => Some(cx.raw(true)?),
+        false => None,
+    };
+    let mut opened = open_rw(cx, &args.spec)?;
+    let id = slave(&mut opened)?;
+    lock_stream(cx, &mut opened, id)?;
+    let request = Request {
+        pfs: id,
+        force: cx.global.force,
+        terms: Terms {
+            allow_deletes: cx.global.allow_deletes,
+            accept_damage: cx.global.accept_damage,
+            withhold: false,
+        },
+    };
+    let name = args.spec.to_string();
+    let (mut report, mut teller) = (Report::default(), Teller::new(cx, name.clone()));
+    let ended = {
+        let mut meter = cx.meter("mirror-write", "records");
+        let mut edge = Edge {
+            now: &mut || clock(cx),
+            progress: &mut meter,
+            events: &mut |event| {
+                teller.tell(event);
+                Ok(())
+            },
+            make: &mut |store, told| make(cx, store, id, told),
+        };
+        let answers = answers.as_mut().map(|out| out as &mut dyn Write);
+        let input = Input { cx };
+        write(
+            &mut opened.store,
+            input,
+            answers,
+            &request,
+            &mut edge,
+            &mut report,
+        )
+    };
+    cx.events.summary(counts(id, &report));
+    let outcome = ended
+        .map_err(anyhow::Error::from)
+        .and_then(|()| conclude(cx, &report, &name));
+    match teller.said {
+        Err(error) if outcome.is_ok() => Err(error.into()),
+        _ => outcome,
+    }
+}
+
+/// The number of the slave that was named, whether there is one or not.
+fn slave(opened: &mut Writable) -> Result<u16> {
+    match &opened.spec.pfs {
+        Some(Pfs::Number(id)) => Ok(*id),
+        // A label that nobody carries says nothing about what to make.
+        _ => Ok(opened.pfs()?.id),
+    }
+}
+
+/// One stream at a time goes into a slave, from whatever program.
+fn lock_stream(cx: &Context, opened: &mut Writable, id: u16) -> Result<()> {
+    let start = Instant::now();
+    for volume in &opened.spec.volumes {
+        let left = cx.global.lock_wait.saturating_sub(start.elapsed());
+        let offset = volume.offset.unwrap_or(0);
+        let kind = Lock::Stream(id);
+        let goes_on = &mut || cx.goes_on();
+        let guard = lock::acquire_unless(&volume.path, offset, kind, left, goes_on)?;
+        opened.locks.push(guard);
+    }
+    Ok(())
+}
+
+/// The time of this machine, microseconds since 1970; a stream can take days.
+fn clock(cx: &Context) -> u64 {
+    let now = jiff::Timestamp::now().as_microsecond();
+    u64::try_from(now).unwrap_or_else(|_| now_us(cx))
+}
+
+/// Makes the slave that a stream of `told` goes into, if the user wants that.
+fn make(cx: &Context, store: &mut Store, id: u16, told: &PfsData) -> Result<()> {
+    let uuid = Uuid::from_bytes_le(told.shared_uuid);
+    if !cx.global.yes && !ask(&format!("PFS {id} does not exist. Make a slave of {uuid}?"))? {
+        return Err(Error::usage(format!(
+            "PFS {id} does not exist (-y: make a slave with the shared uuid {uuid})"
+        )));
+    }
+    let settings = Settings {
+        shared_uuid: Some(told.shared_uuid),
+        ..Settings::default()
+    };
+    let new = NewPfs {
+        kind: Kind::Slave,
+        id: Some(id),
+        fresh: [Uuid::new_v4().to_bytes_le(), Uuid::new_v4().to_bytes_le()],
+        settings: &settings,
+        link: None,
+    };
+    pfs_ops::create(store, &new, clock(cx))?;
+    cx.ui
+        .note(0, format_args!("PFS {id} was made, a slave of {uuid}"));
+    Ok(())
+}
+
+/// Asks on the terminal, since standard input is the stream; nobody there is a no.
+fn ask(question: &str) -> Result<bool> {
+    let open = |write: bool| File::options().read(!write).write(write).open("/dev/tty");
+    let (Ok(mut out), Ok(answer)) = (open(true), open(false)) else {
+        return Ok(false);
+    };
+    let failed = |e| Error::io("asking on the terminal", e);
+    write!(out, "{question} [y/N] ").map_err(failed)?;
+    let mut line = String::new();
+    BufReader::new(answer)
+        .read_line(&mut line)
+        .map_err(failed)?;
+    Ok(line.trim_start().starts_with(['y', 'Y']))
+}
+
+/// Standard input; once the command is to end, an error.
+struct Input<'a> {
+    cx: &'a Context,
+}
+
+impl Read for Input<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        loop {
+            self.cx.goes_on().map_err(io::Error::other)?;
+            let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::from(100u8)) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(nix::unistd::read(&stdin, buf)?),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Finds the exit status, and says what a status cannot.
+fn conclude(cx: &Context, report: &Report, name: &str) -> Outcome {
+    let damage = &report.damage;
+    if report.withheld {
+        let what = match (report.applied.dropped, damage.is_empty()) {
+            (0, true) => "the source could not read everything".to_owned(),
+            (0, false) => "not everything arrived whole".to_owned(),
+            (dropped, _) => format!(
+                "{} of it were created before the stream's begin and are not here",
+                size::counted(dropped, "record", "records")
+            ),
+        };
+        cx.ui.warn(format_args!(
+            "{what}; the rest was kept, and is not acknowledged (--accept-damage: to acknowledge)"
+        ));
+    }
+    if report.withheld || !damage.is_empty() {
+        return Ok(Exit::Damage);
+    }
+    if report.stopped {
+        cx.ui.note(
+            0,
+            "the source stopped in the middle of a batch; it can be resumed",
+        );
+        return Ok(Exit::Interrupted);
+    }
+    cx.ui
+        .note(2, format_args!("Mirror-write {name}: succeeded"));
+    Ok(Exit::Done)
+}
+
+/// Tells people and scripts what happens, in the words of mirroring.md §9.5. What cannot be said
+/// does not keep a stream from being applied.
+struct Teller<'a> {
+    cx: &'a Context,
+    name: String,
+    said: io::Result<()>,
+}
+
+impl<'a> Teller<'a> {
+    fn new(cx: &'a Context, name: String) -> Teller<'a> {
+        Teller {
+            cx,
+            name,
+            said: Ok(()),
+        }
+    }
+
+    fn tell(&mut self, event: &Event<'_>) {
+        let said = self.words(event).and_then(|()| self.event(event));
+        if self.said.is_ok() {
+            self.said = said;
+        }
+    }
+
+    fn words(&mut self, event: &Event<'_>) -> io::Result<()> {
+        let ui = &self.cx.ui;
+        match event {
+            Event::Batch(batch) => {
+                let (begin, end) = (batch.synced.next().0, batch.end.0);
+                let text = format!("Mirror-write: Mirror {begin:016x} to {end:016x}");
+                ui.note(2, text);
+            }
+            Event::Acknowledged(tid, _) => {
+                let text = format!(
+                    "Mirror-write: Completed, updated snapshot to {:016x}",
+                    tid.0
+                );
+                ui.note(2, text);
+                return self.update(tid.0);
+            }
+            Event::Standing(tid) => return self.update(tid.0),
+            Event::Withheld(_) => {}
+            Event::Damage(damage) => ui.warn(damage),
+            Event::Terminated => ui.note(1, "Mirror-write: received termination request"),
+        }
+        Ok(())
+    }
+
+    /// One-way, the source's user is told what the source would be.
+    fn update(&self, tid: u64) -> io::Result<()> {
+        let cx = self.cx;
+        if cx.global.two_way || cx.json() {
+            return Ok(());
+        }
+        writeln!(cx.out(), "Source can update synctid to 0x{tid:016x}")?;
+        cx.flush()
+    }
+
+    fn event(&self, event: &Event<'_>) -> io::Result<()> {
+        let (name, fields) = match event {
+            Event::Batch(batch) => {
+                let fields = json!({
+                    "spec": self.name,
+                    "pfs": batch.pfs,
+                    "begin": hex(batch.begin.0),
+                    "end": hex(batch.end.0),
+                    "sync_end_tid": hex(batch.synced.0),
+                });
+                ("batch", fields)
+            }
+            Event::Acknowledged(tid, done) => {
+                let fields = show::with(json!({"tid": hex(tid.0)}), applied(done));
+                ("acknowledged", fields)
+            }
+            Event::Standing(tid) => ("idle", json!({"tid": hex(tid.0)})),
+            Event::Withheld(done) => ("withheld", applied(done)),
+            Event::Damage(damage) => ("damage", mirror::damage_event(damage)),
+            Event::Terminated => ("terminated", json!({})),
+        };
+        self.cx.events.emit(name, fields)
+    }
+}
+
+fn applied(done: &Applied) -> Value {
+    json!({
+        "created": done.created,
+        "payload_bytes": done.bytes,
+        "deleted": done.deleted,
+        "gap_deleted": done.gap_deleted,
+        "existing": done.existing,
+        "dropped": done.dropped,
+        "live": done.live,
+    })
+}
+
+fn counts(id: u16, report: &Report) -> Value {
+    let fields = json!({
+        "pfs": id,
+        "acknowledged": report.acknowledged.map(|tid| hex(tid.0)),
+        "batches": report.batches.0,
+        "batches_acknowledged": report.batches.1,
+        "records": report.status.items,
+        "stream_bytes": report.status.bytes,
+        "damaged": report.damage.count,
+        "withheld": report.withheld,
+        "stopped": report.stopped,
+    });
+    show::with(fields, applied(&report.applied))
+}
