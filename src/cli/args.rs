@@ -283,7 +283,10 @@ pub enum Command {
     /// Apply the mirroring stream on standard input to a slave.
     #[command(after_long_help = examples::MIRROR_WRITE)]
     MirrorWrite(MirrorWriteArgs),
-    /// Say what a stream would hold, without reading data.
+    /// Bring slaves of this machine up to date with a PFS, all of them in one scan.
+    #[command(after_long_help = examples::MIRROR_COPY)]
+    MirrorCopy(MirrorCopyArgs),
+    /// Say what a stream would hold, without reading data; with a target, what a copy would do.
     #[command(after_long_help = examples::MIRROR_PLAN)]
     MirrorPlan(MirrorPlanArgs),
     /// Show a file system's version and what each version means.
@@ -334,6 +337,7 @@ impl Command {
             Command::MirrorWrite(_) => "mirror-write",
             Command::MirrorDump(_) => "mirror-dump",
             Command::MirrorPlan(_) => "mirror-plan",
+            Command::MirrorCopy(_) => "mirror-copy",
             Command::Version(_) => "version",
             Command::VolumeList(_) => "volume-list",
             Command::Completions(_) => "completions",
@@ -378,7 +382,9 @@ impl Command {
             | Command::Snapls(SpecArgs { spec })
             | Command::Version(SpecArgs { spec })
             | Command::VolumeList(SpecArgs { spec }) => Some(spec),
+            // These name several, and errors say which one they are about.
             Command::Newfs(_)
+            | Command::MirrorCopy(_)
             | Command::MirrorDump(_)
             | Command::Completions(_)
             | Command::Man(_) => None,
@@ -419,6 +425,7 @@ impl Command {
         matches!(
             self,
             Command::Newfs(_)
+                | Command::MirrorCopy(_)
                 | Command::MirrorWrite(_)
                 | Command::PfsMaster(_)
                 | Command::PfsSlave(_)
@@ -691,12 +698,26 @@ pub enum DumpWhat {
     Header,
 }
 
+/// Arguments of `mirror-copy`.
+#[derive(Args, Clone, Debug)]
+pub struct MirrorCopyArgs {
+    /// The source: a master, or a slave as of what it has.
+    #[arg(value_parser = spec(), value_name = "SRC")]
+    pub source: Spec,
+    /// The slaves.
+    #[arg(value_parser = spec(), value_name = "DST", required = true)]
+    pub targets: Vec<Spec>,
+}
+
 /// Arguments of `mirror-plan`.
 #[derive(Args, Clone, Debug)]
 pub struct MirrorPlanArgs {
     /// The source.
     #[arg(value_parser = spec())]
     pub spec: Spec,
+    /// A slave: what a copy to it would do.
+    #[arg(value_parser = spec(), value_name = "DST")]
+    pub target: Option<Spec>,
     /// The first TID of the window; everything if not given.
     #[arg(long, value_name = "TID", value_parser = size::tid)]
     pub from: Option<Tid>,

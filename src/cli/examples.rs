@@ -131,6 +131,14 @@ Examples:
   mallet mirror-plan 'volume.img#1' --from 0x00000001000b02d1
 ";
 
+/// Of `mirror-copy`.
+pub const MIRROR_COPY: &str = "\
+Examples:
+  mallet mirror-copy 'master.img#1' 'slave.img#1'
+  mallet mirror-copy -y 'a.img,b.img#home' 'slave.img#3' /dev/sdc#3
+  mallet mirror-copy -n 'master.img#1' 'slave.img#1'
+";
+
 /// Of `info`.
 pub const INFO: &str = "\
 Examples:
@@ -160,6 +168,7 @@ mod tests {
             DIFF,
             MIRROR_READ,
             MIRROR_PLAN,
+            MIRROR_COPY,
         ];
         let lines = all.iter().flat_map(|text| text.lines());
         let mut tried = 0;

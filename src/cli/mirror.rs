@@ -26,14 +26,14 @@ use uuid::Uuid;
 
 /// The time of this machine; once the command is to end, nobody sleeps any more, and the time that
 /// was to be slept has passed all the same: the bandwidth ceiling does not hold up the last record.
-struct Wall<'a> {
+pub(super) struct Wall<'a> {
     start: Instant,
     skipped: Duration,
     cx: &'a Context,
 }
 
 impl Wall<'_> {
-    fn new(cx: &Context) -> Wall<'_> {
+    pub fn new(cx: &Context) -> Wall<'_> {
         Wall {
             start: Instant::now(),
             skipped: Duration::ZERO,
@@ -69,6 +69,10 @@ impl Clock for Wall<'_> {
 
 /// `mirror-read`.
 pub fn read(args: &MirrorReadArgs, cx: &Context) -> Outcome {
+    if cx.global.two_way {
+        let text = "mirror-read does not take answers (-2) yet; give the begin TID instead";
+        return Err(Error::usage(text).into());
+    }
     // Before anything is opened: a terminal is no place for a stream.
     let out = cx.raw(true)?;
     let mut opened = open(cx, &args.spec)?;

@@ -9,6 +9,7 @@ pub mod batch;
 pub mod check;
 pub mod contents;
 pub mod context;
+pub mod copy;
 pub mod dumps;
 pub mod errors;
 pub mod escape;
@@ -139,7 +140,11 @@ fn run(command: &Command, cx: &Context) -> Outcome {
         Command::MirrorRead(args) => mirror::read(args, cx),
         Command::MirrorWrite(args) => mirror_write::run(args, cx),
         Command::MirrorDump(args) => mirror::dump(args, cx),
-        Command::MirrorPlan(args) => mirror::planned(args, cx),
+        Command::MirrorPlan(args) => match &args.target {
+            Some(target) => copy::plan(args, target, cx),
+            None => mirror::planned(args, cx),
+        },
+        Command::MirrorCopy(args) => copy::copy(args, cx),
         Command::Completions(args) => manual::completions(args, cx),
         Command::Man(args) => manual::man(args, cx),
     }

@@ -93,6 +93,8 @@ pub struct Request {
     pub bandwidth: Option<u64>,
     /// How much is made durable at a time.
     pub group: Group,
+    /// Bytes of data in all, for progress, where that is known.
+    pub bytes_total: Option<u64>,
 }
 
 /// Something to tell the user. Slaves are named by their index.
@@ -193,7 +195,10 @@ pub fn copy(
         edge,
         report: Report::default(),
         throttle: request.bandwidth.map(Throttle::new),
-        told: Status::default(),
+        told: Status {
+            bytes_total: request.bytes_total,
+            ..Status::default()
+        },
     };
     copy.check()?;
     let mut left: Vec<usize> = (0..places.len()).collect();

@@ -4,6 +4,7 @@ use super::apply::{Applied, Applier, Ending, Terms};
 use super::arrival::localized;
 use super::damage::Damages;
 use super::session::opening;
+use super::sieve::{For, Sieve};
 use super::source::Item;
 use super::target::{Slave, Step, Target};
 use super::window::{SourcePfs, Window};
@@ -11,7 +12,7 @@ use crate::error::{Class, Error, Result};
 use crate::format::Key;
 use crate::format::mark;
 use crate::format::mrecord::{Body, PfsdBody};
-use crate::format::node::LeafElement;
+use crate::format::node::Base;
 use crate::format::record::PfsData;
 use crate::store::{Durable, Txn};
 
@@ -19,9 +20,7 @@ use crate::store::{Durable, Txn};
 pub(super) struct Lane {
     target: Target,
     applier: Applier,
-    window: Window,
-    /// Items below are not for it: nothing of theirs is new to it.
-    deaf_below: Option<Key>,
+    sieve: Sieve,
 }
 
 impl Lane {
@@ -34,8 +33,7 @@ impl Lane {
         Ok(Lane {
             target,
             applier: Applier::new(batch)?,
-            window,
-            deaf_below: None,
+            sieve: Sieve::new(window),
         })
     }
 
@@ -56,39 +54,29 @@ impl Lane {
 
     /// Takes one item of a scan that may also be for others, who lack more or less.
     pub fn take(&mut self, txn: &mut Txn<'_>, item: &Item) -> Result<()> {
-        match item {
-            Item::Quiet { from, to, changed } => {
-                if self.window.begin_at(from.key()) > *changed && !self.is_deaf(from.key()) {
-                    self.deaf_below = Some(to.key());
-                    self.applies(&Body::Skip {
-                        from: *from,
-                        to: *to,
-                    })?;
-                    self.applier.skip(txn, from, to)?;
-                }
-                Ok(())
+        match self.sieve.sieve(item) {
+            For::Nothing => Ok(()),
+            For::Pass(leaf) => {
+                self.applies(&Body::Pass(*leaf))?;
+                self.applier.pass(txn, leaf)
             }
-            Item::Skip { from, .. } if self.is_deaf(from.key()) => Ok(()),
-            Item::Skip { from, to, damage } => {
+            For::Skip(from, to, damage) => {
+                let (left, right) = (*from, *to);
                 self.applies(&Body::Skip {
-                    from: *from,
-                    to: *to,
+                    from: left,
+                    to: right,
                 })?;
                 match damage {
                     None => self.applier.skip(txn, from, to),
                     Some(damage) => self.applier.unreadable(txn, from, to, damage),
                 }
             }
-            Item::Pass(leaf) => self.pass(txn, leaf),
-            Item::Record { leaf, .. } if self.is_deaf(leaf.base.key()) => Ok(()),
-            Item::Record { leaf, .. } if self.is_old(leaf) => self.pass(txn, leaf),
-            Item::Record { leaf, data, damage } => {
-                let data = data.as_deref().unwrap_or_default();
-                let bad = damage.is_some();
+            For::Record(leaf, data, damage) => {
+                let data = data.map_or(&[][..], |data| data);
                 self.applies(&Body::Record {
                     leaf: *leaf,
                     data,
-                    bad,
+                    bad: damage.is_some(),
                     nodata: false,
                 })?;
                 match damage {
@@ -97,23 +85,6 @@ impl Lane {
                 }
             }
         }
-    }
-
-    fn pass(&mut self, txn: &mut Txn<'_>, leaf: &LeafElement) -> Result<()> {
-        if self.is_deaf(leaf.base.key()) {
-            return Ok(());
-        }
-        self.applies(&Body::Pass(*leaf))?;
-        self.applier.pass(txn, leaf)
-    }
-
-    /// Whether the target has had the element in an earlier pass, or could have.
-    fn is_old(&self, leaf: &LeafElement) -> bool {
-        leaf.base.create_tid() < self.window.begin_at(leaf.base.key())
-    }
-
-    fn is_deaf(&self, key: Key) -> bool {
-        self.deaf_below.is_some_and(|below| key < below)
     }
 
     /// Says to the session what comes; it has nothing to say but that it is to be applied.
@@ -163,5 +134,5 @@ fn pfsd(pfs: PfsData) -> Body<'static> {
 
 /// `key`, of another PFS, in PFS `pfs`.
 pub(super) fn key_in(key: Key, pfs: u16) -> Key {
-    localized(&crate::format::node::Base::from_key(key), pfs)
+    localized(&Base::from_key(key), pfs)
 }

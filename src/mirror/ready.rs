@@ -63,19 +63,70 @@ impl Ready {
 
     /// What it lacks up to `end`.
     pub fn window(&self, source: &SourcePfs, end: Tid) -> Window {
-        let floor = Tid(source.data.sync_beg_tid.get());
-        Window {
-            begin: self.synced().next().max(floor),
-            end,
-            resume: self.resume,
-        }
+        window(source, self.synced(), end, self.resume)
+    }
+}
+
+fn window(source: &SourcePfs, synced: Tid, end: Tid, resume: Option<Resume>) -> Window {
+    let floor = Tid(source.data.sync_beg_tid.get());
+    Window {
+        begin: synced.next().max(floor),
+        end,
+        resume,
+    }
+}
+
+/// What slave `id` of `fetch` lacks of what the source that is `identity` has, for a plan; `false`
+/// with it if something is to be taken back first.
+///
+/// Errors: those of [`check`].
+pub fn lacks<F: Fetch + ?Sized>(
+    fetch: &mut F,
+    id: u16,
+    source: &SourcePfs,
+    identity: &Identity,
+    progress: &mut dyn Progress,
+) -> Result<(Window, bool)> {
+    let slave = check(fetch, id, source)?;
+    let good = valid(&slave, identity);
+    let resume = good.map(|cursor| resume(&cursor, source));
+    let synced = slave.data.sync_end_tid();
+    let end = resume.map_or(source.end, |resume| resume.end.max(source.end));
+    let due = is_due(fetch, &slave, identity, progress)?;
+    Ok((window(source, synced, end, resume), !due))
+}
+
+/// The cursor that counts for the source that is `identity`.
+fn valid(slave: &Pfs, identity: &Identity) -> Option<mark::Cursor> {
+    let cursor = takeback::cursor(slave);
+    cursor.filter(|cursor| cursor.end != Tid::MAX && identity.made(cursor))
+}
+
+/// Whether what stands above the slave's TID is to be taken back.
+fn is_due<F: Fetch + ?Sized>(
+    fetch: &mut F,
+    slave: &Pfs,
+    identity: &Identity,
+    progress: &mut dyn Progress,
+) -> Result<bool> {
+    match (takeback::cursor(slave), valid(slave, identity)) {
+        (_, Some(_)) => Ok(false),
+        (Some(_), None) => Ok(true),
+        (None, None) => strays(fetch, slave, progress),
+    }
+}
+
+fn resume(cursor: &mark::Cursor, source: &SourcePfs) -> Resume {
+    Resume {
+        key: key_in(cursor.key, source.id),
+        end: cursor.end,
     }
 }
 
 /// Checks that PFS `id` of `fetch` can follow `source`. Changes nothing.
 ///
 /// Errors: class `Usage` if there is no such PFS, `Incompatible` if it is no slave of this master.
-pub(super) fn check<F: Fetch + ?Sized>(fetch: &mut F, id: u16, source: &SourcePfs) -> Result<Pfs> {
+pub fn check<F: Fetch + ?Sized>(fetch: &mut F, id: u16, source: &SourcePfs) -> Result<Pfs> {
     let found = pfs::load(fetch, id)?;
     let Some(found) = found else {
         return Err(Error::usage(format!("there is no PFS {id}")));
@@ -104,14 +155,8 @@ pub(super) fn settle(
     progress: &mut dyn Progress,
 ) -> Result<(Ready, Option<RolledBack>)> {
     let found = check(store.view(), id, source)?;
-    let cursor = takeback::cursor(&found);
-    let good = cursor.filter(|cursor| cursor.end != Tid::MAX && identity.made(cursor));
-    let due = match (&cursor, &good) {
-        (_, Some(_)) => false,
-        (Some(_), None) => true,
-        (None, None) => strays(store.view(), &found, progress)?,
-    };
-    let taken_back = match due {
+    let good = valid(&found, identity);
+    let taken_back = match is_due(store.view(), &found, identity, progress)? {
         true => Some(takeback::take_back(store, id, now, progress)?),
         false => None,
     };
@@ -128,10 +173,7 @@ pub(super) fn settle(
         source_leaf: identity.leaf,
         own_leaf,
     };
-    let resume = good.map(|cursor| Resume {
-        key: key_in(cursor.key, source.id),
-        end: cursor.end,
-    });
+    let resume = good.map(|cursor| resume(&cursor, source));
     let ready = Ready {
         slave: Slave {
             id,

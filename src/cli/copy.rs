@@ -1,0 +1,579 @@
+//! `mirror-copy` between volumes of this machine, and what it would do.
+
+use super::args::{MirrorCopyArgs, MirrorPlanArgs};
+use super::json::hex;
+use super::mirror::{Wall, damage_event};
+use super::open::{Opened, Writable, now_us, open, open_rw};
+use super::spec::{Local, Pfs as Named, Spec, Volume};
+use super::{Context, Exit, Outcome, pfs as names, size};
+use crate::error::{Class, Error, Result};
+use crate::format::BIGBLOCK;
+use crate::fs::pfs::{self, Pfs};
+use crate::fs::pfs_ops::{self, Kind, NewPfs, Settings};
+use crate::io::lock::{self, Lock, LockGuard};
+use crate::mirror::copy::{self, Event, Group, Origin, Place, Report, Request};
+use crate::mirror::ready::{self, Identity};
+use crate::mirror::{Need, SourcePfs, Terms, Window, plan_for};
+use crate::progress::Progress;
+use crate::store::{Fetch, Store};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The volumes of a SPEC, wherever they are named: sorted, links followed.
+type Set = Vec<(PathBuf, u64)>;
+
+/// `mirror-copy`.
+pub fn copy(args: &MirrorCopyArgs, cx: &Context) -> Outcome {
+    match cx.global.dry_run {
+        true => planned(&args.source, &args.targets, cx),
+        false => copied(&args.source, &args.targets, cx),
+    }
+}
+
+/// `mirror-plan SRC DST`.
+pub fn plan(args: &MirrorPlanArgs, target: &Spec, cx: &Context) -> Outcome {
+    if args.from.is_some() || args.end_tid.is_some() {
+        let text = "with a target, the target says where to begin, and the source where to end: \
+                    leave --from and --end-tid out";
+        return Err(Error::usage(text).into());
+    }
+    planned(&args.spec, std::slice::from_ref(target), cx)
+}
+
+/// Where everything is.
+struct Layout {
+    /// For each set of volumes to write to, a SPEC that names it.
+    stores: Vec<Spec>,
+    /// For each target, its set.
+    targets: Vec<usize>,
+    /// The set that the source is in, if it is one of those.
+    source: Option<usize>,
+}
+
+impl Layout {
+    fn of(source: &Spec, targets: &[Spec]) -> Result<Layout> {
+        let source = set(source)?;
+        let mut sets: Vec<Set> = Vec::new();
+        let mut layout = Layout {
+            stores: Vec::new(),
+            targets: Vec::new(),
+            source: None,
+        };
+        for spec in targets {
+            let set = set(spec)?;
+            let found = sets.iter().position(|other| *other == set);
+            let at = found.unwrap_or_else(|| {
+                layout.stores.push(spec.clone());
+                sets.push(set);
+                sets.len() - 1
+            });
+            layout.targets.push(at);
+        }
+        let touch = |a: &Set, b: &Set| a.iter().any(|volume| b.contains(volume));
+        let all: Vec<&Set> = sets.iter().chain([&source]).collect();
+        for (at, one) in all.iter().enumerate() {
+            if all[..at]
+                .iter()
+                .any(|other| touch(one, other) && one != other)
+            {
+                let text = "a volume is named in two file systems: name all volumes of each, the \
+                            same wherever it is named";
+                return Err(Error::usage(text));
+            }
+        }
+        layout.source = sets.iter().position(|other| *other == source);
+        Ok(layout)
+    }
+}
+
+fn local(spec: &Spec) -> Result<&Local> {
+    match spec {
+        Spec::Local(local) => Ok(local),
+        Spec::Remote(_) => Err(Error::usage(format!(
+            "{spec} is on another machine: mirror-copy cannot reach other machines yet (write ./ \
+             before a local path with a colon)"
+        ))),
+    }
+}
+
+fn set(spec: &Spec) -> Result<Set> {
+    let place = |volume: &Volume| {
+        let path = std::fs::canonicalize(&volume.path);
+        let path = path.map_err(|e| Error::io(volume.path.display().to_string(), e))?;
+        Ok((path, volume.offset.unwrap_or(0)))
+    };
+    let mut set: Set = local(spec)?
+        .volumes
+        .iter()
+        .map(place)
+        .collect::<Result<_>>()?;
+    set.sort();
+    Ok(set)
+}
+
+/// The PFS number that a SPEC names, where `table` has it; else what it would have.
+fn number(view: &mut crate::store::View, spec: &Spec) -> Result<(u16, Option<Pfs>)> {
+    let name = match &local(spec)?.pfs {
+        None => "0".to_owned(),
+        Some(Named::Number(id)) => match pfs::load(view, *id)? {
+            None => return Ok((*id, None)),
+            Some(found) => return Ok((*id, Some(found))),
+        },
+        Some(Named::Label(label)) => String::from_utf8_lossy(label).into_owned(),
+    };
+    let found = pfs::find(view, &name)?;
+    Ok((found.id, Some(found)))
+}
+
+/// What is opened for a copy.
+struct Opening {
+    source: Option<Opened>,
+    targets: Vec<Writable>,
+    _streams: Vec<LockGuard>,
+}
+
+fn copied(source: &Spec, targets: &[Spec], cx: &Context) -> Outcome {
+    let layout = Layout::of(source, targets)?;
+    let (mut opening, request, places) = opened(&layout, source, targets, cx)?;
+    let mut meter = cx.meter("mirror-copy", "records");
+    let mut stores: Vec<Store> = Vec::new();
+    let mut locks = Vec::new();
+    for target in opening.targets.drain(..) {
+        stores.push(target.store);
+        locks.push(target.locks);
+    }
+    let mut origin = match (&mut opening.source, layout.source) {
+        (Some(source), _) => Origin::Apart(&mut source.view),
+        (None, at) => Origin::Inside(at.unwrap_or(0)),
+    };
+    let teller = Teller { cx, targets };
+    let start = std::time::Instant::now();
+    let began = now_us(cx);
+    let mut edge = copy::Edge {
+        now: &mut || began.saturating_add(u64::try_from(start.elapsed().as_micros()).unwrap_or(0)),
+        clock: &mut Wall::new(cx),
+        progress: &mut meter,
+        events: &mut |event| teller.tell(event),
+    };
+    let report = copy::copy(&mut origin, &mut stores, &places, &request, &mut edge)?;
+    drop(meter);
+    conclude(cx, targets, &stores, report)
+}
+
+/// Opens and checks everything, and makes the slaves that are to be made: not before all others fit.
+fn opened(
+    layout: &Layout,
+    source: &Spec,
+    targets: &[Spec],
+    cx: &Context,
+) -> Result<(Opening, Request, Vec<Place>)> {
+    let mut opening = Opening {
+        source: match layout.source {
+            None => Some(open(cx, source)?),
+            Some(_) => None,
+        },
+        targets: Vec::new(),
+        _streams: Vec::new(),
+    };
+    for spec in &layout.stores {
+        opening.targets.push(open_rw(cx, spec)?);
+    }
+    let found = match (&mut opening.source, layout.source) {
+        (Some(source), _) => source.pfs()?,
+        (None, at) => {
+            let view = opening.targets[at.unwrap_or(0)].store.view();
+            let (id, found) = number(view, source)?;
+            found.ok_or_else(|| Error::usage(format!("{source}: there is no PFS {id}")))?
+        }
+    };
+    let request = request(cx, &found);
+    let mut missing = Vec::new();
+    let mut places = Vec::new();
+    for (spec, store) in targets.iter().zip(&layout.targets) {
+        let view = opening.targets[*store].store.view();
+        let (pfs, slave) = number(view, spec)?;
+        match slave {
+            None if cx.global.yes => missing.push((*store, pfs)),
+            None => return Err(no_slave(spec, pfs, &found)),
+            Some(_) => {
+                let checked = ready::check(view, pfs, &request.source);
+                checked.map_err(|error| error.context(spec))?;
+            }
+        }
+        places.push(Place { store: *store, pfs });
+        opening._streams.extend(streams(local(spec)?, pfs)?);
+    }
+    for (store, id) in missing {
+        make(cx, &mut opening.targets[store].store, id, &found)?;
+    }
+    Ok((opening, request, places))
+}
+
+fn request(cx: &Context, source: &Pfs) -> Request {
+    Request {
+        source: SourcePfs::from(source),
+        identity: Identity::of(source),
+        split: cx.global.split.filter(|_| !cx.global.no_split),
+        terms: Terms {
+            allow_deletes: cx.global.allow_deletes,
+            accept_damage: cx.global.accept_damage,
+            withhold: false,
+        },
+        bandwidth: cx.global.bandwidth.filter(|rate| *rate > 0),
+        group: Group::default(),
+        bytes_total: None,
+    }
+}
+
+/// One stream at a time goes into a slave.
+fn streams(spec: &Local, pfs: u16) -> Result<Vec<LockGuard>> {
+    let lock = |volume: &Volume| {
+        let offset = volume.offset.unwrap_or(0);
+        lock::acquire(&volume.path, offset, Lock::Stream(pfs), Duration::ZERO)
+    };
+    spec.volumes.iter().map(lock).collect()
+}
+
+fn no_slave(spec: &Spec, id: u16, source: &Pfs) -> Error {
+    let uuid = Uuid::from_bytes_le(source.data.shared_uuid);
+    let name = names::name(spec, id);
+    Error::usage(format!(
+        "{name} does not exist: -y makes it, or mallet pfs-slave {name} shared-uuid={uuid}"
+    ))
+}
+
+fn make(cx: &Context, store: &mut Store, id: u16, source: &Pfs) -> Result<()> {
+    let settings = Settings {
+        shared_uuid: Some(source.data.shared_uuid),
+        ..Settings::default()
+    };
+    let fresh = [Uuid::new_v4().to_bytes_le(), Uuid::new_v4().to_bytes_le()];
+    let new = NewPfs {
+        kind: Kind::Slave,
+        id: Some(id),
+        fresh,
+        settings: &settings,
+        link: None,
+    };
+    pfs_ops::create(store, &new, now_us(cx))?;
+    cx.ui.note(0, format_args!("slave PFS {id} made"));
+    Ok(())
+}
+
+/// Says how it went, and finds the exit status: the highest of those of the targets.
+fn conclude(cx: &Context, targets: &[Spec], stores: &[Store], report: Report) -> Outcome {
+    let list: Vec<Value> = targets
+        .iter()
+        .zip(&report.targets)
+        .map(|(spec, target)| outcome(spec, target))
+        .collect();
+    let flushes: u64 = stores.iter().map(|store| store.written().flushes).sum();
+    let flush_ns: u64 = stores.iter().map(|store| store.written().flush_ns).sum();
+    cx.events.summary(json!({
+        "targets": list,
+        "passes": report.passes,
+        "items": report.items,
+        "read_bytes": report.read_bytes,
+        "flushes": flushes,
+        "flush_seconds": flush_ns as f64 / 1e9,
+    }));
+    let damaged = report
+        .targets
+        .iter()
+        .map(|t| t.damage.count)
+        .max()
+        .unwrap_or(0);
+    if let Some(worst) = report.targets.iter().max_by_key(|t| t.damage.count) {
+        for one in &worst.damage.first {
+            cx.ui.warn(one);
+        }
+    }
+    if damaged > 0 {
+        let count = size::counted(damaged, "record or node", "records or nodes");
+        let rest = match cx.global.accept_damage {
+            true => "everything else was copied and acknowledged",
+            false => {
+                "everything else was copied, and nothing acknowledged (--accept-damage: to \
+                 acknowledge)"
+            }
+        };
+        cx.ui.warn(format_args!(
+            "{count} of the source could not be read; {rest}"
+        ));
+    }
+    let mut worst: Option<Error> = report.stopped;
+    for (spec, target) in targets.iter().zip(report.targets) {
+        let Some(error) = target.error else { continue };
+        let error = error.context(spec);
+        let code = |error: &Error| error.class().exit_code();
+        let worse = worst
+            .as_ref()
+            .is_none_or(|worst| code(&error) > code(worst));
+        let left = match worse {
+            true => worst.replace(error),
+            false => Some(error),
+        };
+        if let Some(left) = left {
+            cx.ui.warn(left);
+        }
+    }
+    match worst {
+        Some(error) if error.class() == Class::Interrupted => {
+            cx.ui
+                .note(0, "interrupted; the same command goes on from there");
+            Err(error.into())
+        }
+        Some(error) => Err(error.into()),
+        None if damaged > 0 => Ok(Exit::Damage),
+        None => Ok(Exit::Done),
+    }
+}
+
+fn outcome(spec: &Spec, target: &copy::Outcome) -> Value {
+    let applied = &target.applied;
+    json!({
+        "target": spec.to_string(),
+        "from": hex(target.tids.0.0),
+        "sync_end_tid": hex(target.tids.1.0),
+        "passes": target.passes,
+        "resumed": target.resumed,
+        "created": applied.created,
+        "bytes": applied.bytes,
+        "deleted": applied.deleted,
+        "gap_deleted": applied.gap_deleted,
+        "existing": applied.existing,
+        "damaged": target.damage.count,
+        "error": target.error.as_ref().map(ToString::to_string),
+    })
+}
+
+/// Tells people and scripts what happens.
+struct Teller<'a> {
+    cx: &'a Context,
+    targets: &'a [Spec],
+}
+
+impl Teller<'_> {
+    fn tell(&self, event: &Event<'_>) {
+        let ui = &self.cx.ui;
+        let name = |at: &usize| self.targets[*at].to_string();
+        let (kind, fields) = match event {
+            Event::TakenBack(at, done) => {
+                let (destroyed, undeleted) = (done.destroyed, done.undeleted);
+                let count = size::counted(destroyed + undeleted, "change", "changes");
+                ui.note(
+                    0,
+                    format_args!(
+                        "{}: {count} of a pass that cannot be continued taken back",
+                        name(at)
+                    ),
+                );
+                let fields =
+                    json!({"target": name(at), "destroyed": destroyed, "undeleted": undeleted});
+                ("taken_back", fields)
+            }
+            Event::Resumed(at, key) => {
+                let object = key.obj_id;
+                ui.note(
+                    0,
+                    format_args!("{}: resuming at object {object:016x}", name(at)),
+                );
+                (
+                    "resumed",
+                    json!({"target": name(at), "obj": hex(object.cast_unsigned())}),
+                )
+            }
+            Event::Pass(at, window) => {
+                let Window { begin, end, .. } = window;
+                ui.note(1, format_args!("{}: from {begin} to {end}", name(at)));
+                let fields = json!({"target": name(at), "begin": hex(begin.0), "end": hex(end.0)});
+                ("pass", fields)
+            }
+            Event::Standing(at, tid) => {
+                ui.note(0, format_args!("{}: nothing to do, as of {tid}", name(at)));
+                (
+                    "standing",
+                    json!({"target": name(at), "sync_end_tid": hex(tid.0)}),
+                )
+            }
+            Event::Acknowledged(at, tid, applied) => {
+                let (records, bytes) = (applied.created, size::human(applied.bytes));
+                let records = size::counted(records, "record", "records");
+                ui.note(
+                    0,
+                    format_args!("{}: as of {tid}; {records}, {bytes}", name(at)),
+                );
+                (
+                    "acknowledged",
+                    json!({"target": name(at), "sync_end_tid": hex(tid.0), "created": applied.created, "bytes": applied.bytes}),
+                )
+            }
+            Event::Withheld(at, _) => ("withheld", json!({"target": name(at)})),
+            // Said at the end.
+            Event::Failed(at, error) => (
+                "failed",
+                json!({"target": name(at), "error": error.to_string()}),
+            ),
+            Event::Damage(damage) => ("damage", damage_event(damage)),
+        };
+        // The summary notices if nobody reads events any more.
+        let _ = self.cx.events.emit(kind, fields);
+    }
+}
+
+/// What a plan says of one target.
+struct Planned {
+    spec: Spec,
+    window: Window,
+    need: Need,
+    free: u64,
+    taken_back: bool,
+    made: bool,
+}
+
+fn planned(source: &Spec, targets: &[Spec], cx: &Context) -> Outcome {
+    Layout::of(source, targets)?;
+    let mut opened = open(cx, source)?;
+    let found = opened.pfs()?;
+    let (from, identity) = (SourcePfs::from(&found), Identity::of(&found));
+    let mut plans = Vec::new();
+    {
+        let mut meter = cx.meter("mirror-copy -n", "records");
+        for spec in targets {
+            plans.push(lacks(cx, spec, &from, &identity, &mut meter)?);
+        }
+        let end = plans.iter().map(|plan| plan.window.end).max();
+        for plan in &mut plans {
+            plan.window.end = end.unwrap_or(from.end);
+        }
+        let at_work: Vec<usize> = (0..plans.len())
+            .filter(|at| {
+                let window = &plans[*at].window;
+                !window.is_empty() || window.resume.is_some()
+            })
+            .collect();
+        let windows: Vec<Window> = at_work.iter().map(|at| plans[*at].window).collect();
+        let needs = plan_for(&mut opened.view, from.id, &windows, &mut meter)?;
+        for (at, need) in at_work.into_iter().zip(needs) {
+            plans[at].need = need;
+        }
+    }
+    let mut short = None;
+    for plan in &plans {
+        show(cx, plan)?;
+        if plan.need.space > plan.free {
+            short = Some(plan);
+        }
+    }
+    cx.events.summary(json!({"dry_run": true}));
+    if let Some(plan) = short {
+        let (space, free) = (size::human(plan.need.space), size::human(plan.free));
+        let text = format!(
+            "{}: about {space} are needed, and {free} are free",
+            plan.spec
+        );
+        return Err(Error::new(Class::NoSpace, text).into());
+    }
+    Ok(Exit::Done)
+}
+
+fn lacks(
+    cx: &Context,
+    spec: &Spec,
+    source: &SourcePfs,
+    identity: &Identity,
+    progress: &mut dyn Progress,
+) -> Result<Planned> {
+    let mut target = open(cx, spec)?;
+    let free = target.view.header().stat_freebigblocks.get();
+    let free = u64::try_from(free).unwrap_or(0).saturating_mul(BIGBLOCK);
+    let (id, slave) = number(&mut target.view, spec)?;
+    let (window, clean) = match slave {
+        Some(_) => ready::lacks(&mut target.view, id, source, identity, progress)
+            .map_err(|error| error.context(spec))?,
+        None if cx.global.yes => {
+            let begin = crate::format::Tid(source.data.sync_beg_tid.get().max(2));
+            let end = source.end;
+            let window = Window {
+                begin,
+                end,
+                resume: None,
+            };
+            (window, true)
+        }
+        None => {
+            let name = names::name(spec, id);
+            let text = format!("{name} does not exist: -y makes it");
+            return Err(Error::usage(text));
+        }
+    };
+    Ok(Planned {
+        spec: spec.clone(),
+        window,
+        need: Need::default(),
+        free,
+        taken_back: !clean,
+        made: slave.is_none(),
+    })
+}
+
+fn show(cx: &Context, plan: &Planned) -> anyhow::Result<()> {
+    let Planned {
+        spec, window, need, ..
+    } = plan;
+    let counts = &need.counts;
+    cx.events.emit(
+        "plan",
+        json!({
+            "target": spec.to_string(),
+            "window": {"begin": hex(window.begin.0), "end": hex(window.end.0)},
+            "resumes": window.resume.is_some(),
+            "takes_back": plan.taken_back,
+            "makes_slave": plan.made,
+            "records": counts.records,
+            "rec": counts.rec,
+            "pass": counts.pass,
+            "skip": counts.skip,
+            "deletes": counts.deletes,
+            "payload_bytes": counts.payload_bytes,
+            "stream_bytes": counts.stream_bytes,
+            "space_bytes": need.space,
+            "free_bytes": plan.free,
+        }),
+    )?;
+    if cx.json() {
+        return Ok(());
+    }
+    let mut out = cx.out();
+    writeln!(out, "target    {spec}")?;
+    if plan.made {
+        writeln!(out, "          to be made")?;
+    }
+    if plan.taken_back {
+        writeln!(out, "          an earlier pass is taken back first")?;
+    }
+    writeln!(out, "window    {} to {}", window.begin, window.end)?;
+    if let Some(resume) = window.resume {
+        let object = resume.key.obj_id;
+        writeln!(out, "resumes   at object {object:016x}")?;
+    }
+    for (name, count) in [
+        ("records", counts.records),
+        ("REC", counts.rec),
+        ("PASS", counts.pass),
+        ("SKIP", counts.skip),
+        ("deletes", counts.deletes),
+    ] {
+        writeln!(out, "{name:<9} {count}")?;
+    }
+    writeln!(out, "payload   {} bytes", counts.payload_bytes)?;
+    writeln!(
+        out,
+        "space     {} bytes at most about, {} free",
+        need.space, plan.free
+    )?;
+    Ok(())
+}
