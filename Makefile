@@ -16,20 +16,23 @@ SOAK         ?= 50
 all:
 	$(CARGO) build --release
 
-# Unpacks a small volume made by DragonFly and reads it in every way there is.
+# Makes file systems, fills, mirrors and changes them, kills a copy and goes on with it, reads the
+# past; then reads a volume made by DragonFly. About a minute.
 demo:
 	$(CARGO) build --bin mallet --example unpack
 	TARGET='$(TARGET)' ./demo.sh
 
 # Everything that must hold before a change goes in. Tests on DragonFly-made volumes run where
-# those are found (MALLET_GOLDEN, or ../shared/golden) and say so where they are not.
+# those are found (MALLET_GOLDEN, or ../shared/golden) and say so where they are not. Power cuts,
+# faults and kills say how many they tried; those on loop devices need root.
 test:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) test --no-fail-fast
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
 
-# Figures with their ratios; see benches/.
+# Figures with their ratios; see benches/. Inputs and targets take up to 20 GB in $(TARGET)/bench;
+# rsync, and btrfs-progs for root, are measured beside where they are installed.
 bench:
 	$(CARGO) bench
 
@@ -46,7 +49,9 @@ fuzz:
 			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=20; \
 	done
 
-# The random tests again, optimised and with SOAK times as many cases.
+# The random tests again, optimised and with SOAK times as many cases: power cuts in SOAK times as
+# many random scenarios (lines "crash, ..." say how many states were tried), every fault instead of
+# a sample ("faults, ..."), a thousand kills ("kill, ...").
 soak:
 	PROPTEST_CASES=$$((256 * $(SOAK))) MALLET_SOAK=$(SOAK) $(CARGO) test --release
 
