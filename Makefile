@@ -16,7 +16,8 @@ SOAK         ?= 50
 all:
 	$(CARGO) build --release
 
-# Unpacks a small volume made by DragonFly and reads it in every way there is.
+# Makes file systems, fills, mirrors and changes them, kills a copy and goes on with it, reads the
+# past; then reads a volume made by DragonFly. About a minute.
 demo:
 	$(CARGO) build --bin mallet --example unpack
 	TARGET='$(TARGET)' ./demo.sh
@@ -30,7 +31,8 @@ test:
 	$(CARGO) test --no-fail-fast
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
 
-# Figures with their ratios; see benches/.
+# Figures with their ratios; see benches/. Inputs and targets take up to 20 GB in $(TARGET)/bench;
+# rsync, and btrfs-progs for root, are measured beside where they are installed.
 bench:
 	$(CARGO) bench
 

@@ -388,7 +388,7 @@ fn a_crash_leaves_all_or_nothing() {
         .chain([log.len()])
     {
         for survive in [Survive::All, Survive::None] {
-            let crashed = disk.crash(cut, survive.clone()).expect("an image");
+            let crashed = disk.crash(cut, survive).expect("an image");
             let mut seen = view(&crashed);
             let found = picture(&mut seen);
             let is_old = found == before;

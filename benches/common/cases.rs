@@ -22,22 +22,23 @@ pub fn run(name: &str, args: &[String]) {
         "mirror" => print(&mirror(&args.path(0), args.number(1), args.number(2))),
         "check" => print(&check(&args.path(0), args.number(1), args.number(2) != 0)),
         "program" => print(&program(&args.path(0), &args.0[1..])),
-        other => panic!("no case {other}"),
+        _ => super::writes::run(name, &args),
     }
 }
 
-fn print(sample: &Sample) {
+pub fn print(sample: &Sample) {
     println!("{}", sample.line());
 }
 
-struct Args<'a>(&'a [String]);
+/// Arguments by position.
+pub struct Args<'a>(&'a [String]);
 
 impl Args<'_> {
-    fn path(&self, index: usize) -> PathBuf {
+    pub fn path(&self, index: usize) -> PathBuf {
         PathBuf::from(&self.0[index])
     }
 
-    fn number(&self, index: usize) -> u64 {
+    pub fn number(&self, index: usize) -> u64 {
         self.0[index].parse().expect("a number")
     }
 }

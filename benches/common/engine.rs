@@ -21,8 +21,13 @@ const DEPTH: usize = 32;
 
 /// A view of the volume in `path`, read past the page cache, with `cache` bytes of cache.
 pub fn view(path: &Path, cache: usize) -> View {
+    view_through(path, cache, Direct::On)
+}
+
+/// The same, past the page cache or through it.
+pub fn view_through(path: &Path, cache: usize, direct: Direct) -> View {
     let options = OpenOptions {
-        direct: Direct::On,
+        direct,
         ..OpenOptions::default()
     };
     let device = io::open(path, &options).expect("an image that opens");
@@ -97,7 +102,7 @@ pub fn scan(view: &mut View, pfs: u16, begin: Tid) -> (u64, u64) {
 }
 
 /// The host's clock.
-struct Host(Instant);
+pub struct Host(pub Instant);
 
 impl Clock for Host {
     fn now(&mut self) -> Duration {

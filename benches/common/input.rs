@@ -51,6 +51,35 @@ pub fn large(effort: Effort) -> Input {
     make("large", effort, &bulk)
 }
 
+/// 4 GB of large files, of which about one block in a thousand was changed by the last transaction.
+pub fn large_changed(effort: Effort) -> Input {
+    let (files, size, changed) = if effort.quick {
+        (8, 32 << 20, 8)
+    } else {
+        (64, 64 << 20, 65)
+    };
+    let bulk = Bulk {
+        files,
+        files_per_dir: 64,
+        sizes: size..=size,
+        changes: Changes::Spread(changed),
+        scattered: false,
+    };
+    make("large-changed", effort, &bulk)
+}
+
+/// 50 000 files of 1 KiB.
+pub fn small(effort: Effort) -> Input {
+    let bulk = Bulk {
+        files: if effort.quick { 5000 } else { 50_000 },
+        files_per_dir: 1000,
+        sizes: 1024..=1024,
+        changes: Changes::None,
+        scattered: false,
+    };
+    make("small", effort, &bulk)
+}
+
 /// A million elements: inodes, entries and short files in equal numbers.
 pub fn million(effort: Effort, changes: Changes, scattered: bool) -> Input {
     let files = if effort.quick { 33_000 } else { 333_000 };
@@ -87,7 +116,8 @@ pub fn inodes(effort: Effort) -> Input {
     make("inodes", effort, &bulk)
 }
 
-fn folder() -> PathBuf {
+/// Where all this is.
+pub fn folder() -> PathBuf {
     // Cargo's directory for test files lies beside it.
     let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
     tmp.parent().unwrap_or(tmp).join("bench")

@@ -17,6 +17,10 @@ pub struct Sample {
     pub bytes: u64,
     /// Bytes read from devices, as the engine counts them.
     pub device_bytes: u64,
+    /// Bytes written to devices, as the store counts them.
+    pub written: u64,
+    /// Nanoseconds spent waiting for flushes.
+    pub flush_ns: u64,
     /// Highest resident set of the process so far (VmHWM), in bytes.
     pub peak_rss: u64,
 }
@@ -30,16 +34,28 @@ impl Sample {
             items,
             bytes,
             device_bytes,
+            written,
+            flush_ns,
             peak_rss,
         } = self;
-        format!("{wall_ns} {cpu_ns} {items} {bytes} {device_bytes} {peak_rss}")
+        format!("{wall_ns} {cpu_ns} {items} {bytes} {device_bytes} {written} {flush_ns} {peak_rss}")
     }
 
     /// Reads [`Sample::line`].
     pub fn parse(line: &str) -> Sample {
         let numbers = line.split(' ').map(|n| n.parse().expect("a number"));
         let numbers: Vec<u64> = numbers.collect();
-        let [wall_ns, cpu_ns, items, bytes, device_bytes, peak_rss] = numbers[..] else {
+        let [
+            wall_ns,
+            cpu_ns,
+            items,
+            bytes,
+            device_bytes,
+            written,
+            flush_ns,
+            peak_rss,
+        ] = numbers[..]
+        else {
             panic!("not a sample: {line}");
         };
         Sample {
@@ -48,6 +64,8 @@ impl Sample {
             items,
             bytes,
             device_bytes,
+            written,
+            flush_ns,
             peak_rss,
         }
     }
@@ -90,7 +108,16 @@ impl Watch {
 }
 
 fn cpu_ns() -> u64 {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("this process's usage");
+    cpu_ns_of(UsageWho::RUSAGE_SELF)
+}
+
+/// User and system time of all children that have ended, in nanoseconds.
+pub fn cpu_ns_of_children() -> u64 {
+    cpu_ns_of(UsageWho::RUSAGE_CHILDREN)
+}
+
+fn cpu_ns_of(who: UsageWho) -> u64 {
+    let usage = getrusage(who).expect("a process's usage");
     let time = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     time.cast_unsigned() * 1000
 }

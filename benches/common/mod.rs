@@ -13,11 +13,15 @@
 pub mod build;
 pub mod cases;
 pub mod engine;
+pub mod host;
 pub mod input;
 pub mod measure;
+pub mod plain;
 #[path = "../../tests/common/raw.rs"]
 pub mod raw;
 pub mod report;
+pub mod store;
+pub mod writes;
 
 use measure::Sample;
 use std::process::{Command, ExitCode, Stdio};

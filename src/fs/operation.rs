@@ -146,6 +146,7 @@ fn difference(after: Written, before: Written) -> Written {
         data: after.data.saturating_sub(before.data),
         undo: after.undo.saturating_sub(before.undo),
         meta: after.meta.saturating_sub(before.meta),
+        buffers: after.buffers.saturating_sub(before.buffers),
         flushes: after.flushes.saturating_sub(before.flushes),
         checkpoints: after.checkpoints.saturating_sub(before.checkpoints),
         flush_ns: after.flush_ns.saturating_sub(before.flush_ns),

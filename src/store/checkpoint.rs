@@ -274,7 +274,10 @@ fn write_frames(store: &mut Store, frames: &Frames) -> Result<()> {
             piece.copy_from_slice(&frame.now);
             match frame.zone {
                 Zone::SMALL_DATA => store.written.data += BUFFER as u64,
-                _ => store.written.meta += BUFFER as u64,
+                _ => {
+                    store.written.meta += BUFFER as u64;
+                    store.written.buffers += 1;
+                }
             }
         }
         store.view.set().disks.write(disk, place, buf)?;

@@ -251,6 +251,8 @@ pub struct Written {
     pub undo: u64,
     /// Bytes of metadata and headers.
     pub meta: u64,
+    /// Buffers of metadata, those of each checkpoint counted once.
+    pub buffers: u64,
     /// Flushes.
     pub flushes: u64,
     /// Checkpoints.

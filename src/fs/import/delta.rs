@@ -328,4 +328,4 @@ pub fn append(
     Ok(at)
 }
 
-const _: () = assert!(WINDOW % XBUFFER == 0);
+const _: () = assert!(WINDOW.is_multiple_of(XBUFFER));
