@@ -23,7 +23,8 @@ demo:
 	TARGET='$(TARGET)' ./demo.sh
 
 # Everything that must hold before a change goes in. Tests on DragonFly-made volumes run where
-# those are found (MALLET_GOLDEN, or ../shared/golden) and say so where they are not.
+# those are found (MALLET_GOLDEN, or ../shared/golden) and say so where they are not. Power cuts,
+# faults and kills say how many they tried; those on loop devices need root.
 test:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
@@ -48,7 +49,9 @@ fuzz:
 			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=20; \
 	done
 
-# The random tests again, optimised and with SOAK times as many cases.
+# The random tests again, optimised and with SOAK times as many cases: power cuts in SOAK times as
+# many random scenarios (lines "crash, ..." say how many states were tried), every fault instead of
+# a sample ("faults, ..."), a thousand kills ("kill, ...").
 soak:
 	PROPTEST_CASES=$$((256 * $(SOAK))) MALLET_SOAK=$(SOAK) $(CARGO) test --release
 

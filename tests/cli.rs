@@ -53,14 +53,17 @@ fn help_names_what_works() {
         "check",
         "mirror-read",
         "pfs-status",
+        "put",
+        "batch",
         "--lock-wait",
         "SPEC is",
     ] {
         assert!(shown.contains(word), "{word} is not in the help");
     }
-    for word in ["newfs", "prune", "mirror-write", "recover", "volume-add"] {
+    for word in ["prune", "recover", "volume-add"] {
+        let lists = |line: &str| line.split_whitespace().next() == Some(word);
         assert!(
-            !shown.contains(word),
+            !shown.lines().any(lists),
             "{word} is in the help and does not exist"
         );
     }

@@ -1,55 +1,16 @@
 //! The suite of all devices over loop devices with 512- and 4096-byte sectors. They need root and
 //! are skipped aloud without it.
 
+mod common;
 mod suite;
 
+use common::loopdev::Loop;
 use mallet::error::Class;
 use mallet::io::lock::{Lock, acquire, claim};
 use mallet::io::{Direct, OpenOptions, open};
 use std::fs;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 use suite::*;
-
-/// A loop device over a file; detached when dropped.
-struct Loop(PathBuf);
-
-impl Loop {
-    /// `None`, said aloud, where that is not possible.
-    fn new(file: &Path, sector: usize, read_only: bool) -> Option<Loop> {
-        if !nix::unistd::geteuid().is_root() {
-            // Not by a macro that the test runner captures: a skip is to be seen.
-            let _ = writeln!(std::io::stderr(), "skipped: loop devices need root");
-            return None;
-        }
-        let mut command = Command::new("losetup");
-        command.args(["--find", "--show", "-b", &sector.to_string()]);
-        if read_only {
-            command.arg("--read-only");
-        }
-        let output = match command.arg(file).output() {
-            Ok(output) if output.status.success() => output,
-            other => {
-                // Not by a macro that the test runner captures: a skip is to be seen.
-                let _ = writeln!(std::io::stderr(), "skipped: no loop device: {other:?}");
-                return None;
-            }
-        };
-        let name = String::from_utf8(output.stdout).expect("a path");
-        Some(Loop(PathBuf::from(name.trim())))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let detached = Command::new("losetup").arg("-d").arg(&self.0).status();
-        if !detached.is_ok_and(|status| status.success()) {
-            eprintln!("{} stays behind", self.0.display());
-        }
-    }
-}
 
 #[test]
 fn loop_devices() {

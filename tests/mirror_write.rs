@@ -6,23 +6,22 @@ mod common;
 use common::golden;
 use common::listing::{Mask, compare_asof};
 use common::slave::{
-    SLAVE, apply, apply_as, apply_until, assert_sound, elements, fresh, master_of, plain, synced,
-    view, visible,
+    SLAVE, apply, apply_as, apply_until, assert_sound, elements, fresh, made, master_of, plain,
+    synced, view, visible,
 };
 use common::soak;
 use common::streams::records;
 use mallet::error::{Class, Error};
+use mallet::format::Tid;
 use mallet::format::mrecord::{self, Body, ELEMENT, HEAD, Kind};
-use mallet::format::node::{Base, LeafElement};
-use mallet::format::record::{PfsData, data_sum, rt};
-use mallet::format::{CrcKind, Key, Localization, Tid};
+use mallet::format::node::LeafElement;
+use mallet::format::record::rt;
 use mallet::io::sim::SimDisk;
 use mallet::mirror::Terms;
 use mallet::mirror::write::{Edge, Report, Request, write};
 use mallet::progress::{Progress, Status};
 use mallet::store::Fetch;
 use std::path::Path;
-use zerocopy::FromZeros;
 
 const END_5: Tid = Tid(0x1_0002_8320);
 const END_10: Tid = Tid(0x1_0005_8630);
@@ -409,35 +408,6 @@ fn records_below_the_floor_are_not_acknowledged() {
     assert!(report.applied.dropped > 0 && report.applied.created > 0);
     assert_eq!((report.acknowledged, report.withheld), (None, true));
     assert_sound(&disk);
-}
-
-/// A stream of one batch up to `end`, whose records are blocks of one object, created by `tid`.
-fn made(end: u64, tid: u64, blocks: std::ops::Range<i64>) -> Vec<u8> {
-    let mut pfs = PfsData::default_for([3; 16]);
-    pfs.sync_beg_tid.set(1);
-    pfs.sync_end_tid.set(end);
-    let mut out = Vec::new();
-    for _ in 0..2 {
-        mrecord::append_pfsd(&mut out, &pfs, 0);
-    }
-    for block in blocks {
-        let data = block.to_le_bytes();
-        let mut leaf = LeafElement::new_zeroed();
-        leaf.base = Base::from_key(Key {
-            localization: Localization::new(7, Localization::MISC),
-            obj_id: 0x1000,
-            rec_type: rt::DATA,
-            key: block,
-            create_tid: Tid(tid),
-        });
-        leaf.data_offset.set(1);
-        leaf.data_len.set(data.len() as i32);
-        leaf.data_crc.set(data_sum(rt::DATA, &data, CrcKind::Ieee));
-        mrecord::append_record(&mut out, &leaf, &data, 0);
-    }
-    mrecord::append_mark(&mut out, Kind::Sync);
-    mrecord::append_mark(&mut out, Kind::Term);
-    out
 }
 
 /// Ends the work at the given look.

@@ -155,6 +155,7 @@ fn copy(args: &Args) -> Sample {
         source.end = Tid(args.number(3));
     }
     let request = copy::Request {
+        bytes_total: None,
         source,
         identity: Identity::of(&found),
         split: None,

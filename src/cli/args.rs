@@ -4,11 +4,14 @@
 //! Names and letters are those of `hammer(8)`. The options of [`Global`] may stand before or after
 //! the command.
 
+mod making;
+
+pub use making::{NewfsArgs, PfsDestroyArgs, PfsNewArgs, PfsUpdateArgs};
+
 use super::asof::{self, AsOf};
 use super::examples;
-use super::newfs;
 use super::size;
-use super::spec::{self, Local, Spec};
+use super::spec::{self, Spec};
 use super::write_args::{
     AppendArgs, Change, ChmodArgs, ChownArgs, LnArgs, MkdirArgs, MvArgs, On, PutArgs, RmArgs,
     TruncateArgs,
@@ -458,36 +461,6 @@ pub struct SpecArgs {
     pub spec: Spec,
 }
 
-/// Arguments of `newfs`.
-#[derive(Args, Clone, Debug)]
-pub struct NewfsArgs {
-    /// The label, up to 63 bytes.
-    #[arg(short = 'L', value_name = "LABEL")]
-    pub label: OsString,
-    /// The file system's version.
-    #[arg(short = 'V', value_name = "VERSION", default_value_t = 7, value_parser = clap::value_parser!(u32).range(4..=7))]
-    pub version: u32,
-    /// Make image files that do not exist, sparse, and let every volume be so large, in bytes with
-    /// k, m, g, t; the whole file or device if not given.
-    #[arg(long, value_name = "SIZE", value_parser = size::some_bytes)]
-    pub size: Option<u64>,
-    /// Size of the UNDO FIFO, 8m to 1g; a sixteenth of the first volume up to 512m if not given.
-    #[arg(short = 'u', value_name = "SIZE", value_parser = size::some_bytes)]
-    pub undo: Option<u64>,
-    /// Overwrite what is there already.
-    #[arg(short = 'f')]
-    pub overwrite: bool,
-    /// The volumes, the first one the root volume.
-    #[arg(required = true, value_name = "VOL", value_parser = volumes())]
-    pub volumes: Vec<Local>,
-}
-
-fn volumes() -> ValueParser {
-    OsStringValueParser::new()
-        .try_map(|text: OsString| newfs::volumes(&text))
-        .into()
-}
-
 /// Arguments of `info`.
 #[derive(Args, Clone, Debug)]
 pub struct InfoArgs {
@@ -623,44 +596,6 @@ pub struct DiffArgs {
     pub to: Option<AsOf>,
 }
 
-/// Arguments of `pfs-master` and `pfs-slave`.
-#[derive(Args, Clone, Debug)]
-pub struct PfsNewArgs {
-    /// The file system, with the new PFS's number; the first free one if not given.
-    #[arg(value_parser = spec())]
-    pub spec: Spec,
-    /// What its record is to say, key=value each: shared-uuid, unique-uuid, label, sync-beg-tid,
-    /// sync-end-tid, snapshots, prune-min.
-    #[arg(value_name = "KEY=VALUE")]
-    pub settings: Vec<OsString>,
-    /// Make a symlink to it in the root PFS.
-    #[arg(long, value_name = "PATH")]
-    pub link: Option<OsString>,
-}
-
-/// Arguments of `pfs-update`.
-#[derive(Args, Clone, Debug)]
-pub struct PfsUpdateArgs {
-    /// The PFS.
-    #[arg(value_parser = spec())]
-    pub spec: Spec,
-    /// What its record is to say, key=value each: shared-uuid, unique-uuid, label, sync-beg-tid,
-    /// sync-end-tid, snapshots, prune-min; and snapshots-clear.
-    #[arg(value_name = "KEY=VALUE")]
-    pub settings: Vec<OsString>,
-}
-
-/// Arguments of `pfs-destroy`.
-#[derive(Args, Clone, Debug)]
-pub struct PfsDestroyArgs {
-    /// The PFS.
-    #[arg(value_parser = spec())]
-    pub spec: Spec,
-    /// Remove this symlink to it, in the root PFS.
-    #[arg(long, value_name = "PATH")]
-    pub link: Option<OsString>,
-}
-
 /// Arguments of `mirror-read`.
 #[derive(Args, Clone, Debug)]
 pub struct MirrorReadArgs {
@@ -745,120 +680,4 @@ pub struct ManArgs {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    fn read(line: &str) -> Cli {
-        Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"))
-    }
-
-    #[test]
-    fn the_definition_holds_together() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn options_stand_on_either_side() {
-        for line in [
-            "mallet -v -S 8M -b 1k --json --lock-wait 3 mirror-read a.img 0x10",
-            "mallet mirror-read -v -S 8M -b 1k --json --lock-wait 3 a.img 0x10",
-            "mallet mirror-read a.img 0x10 -v -S 8M -b 1k --json --lock-wait 3",
-            "mallet -v -S8M mirror-read a.img -b 1k 0x10 --json --lock-wait=3",
-        ] {
-            let cli = read(line);
-            let global = &cli.global;
-            assert_eq!(
-                (
-                    global.level(),
-                    global.split,
-                    global.bandwidth,
-                    global.json,
-                    global.lock_wait
-                ),
-                (1, Some(8 << 20), Some(1024), true, Duration::from_secs(3)),
-                "{line}"
-            );
-            assert!(matches!(cli.command, Command::MirrorRead(a) if a.begin == Some(Tid(16))));
-        }
-    }
-
-    #[test]
-    fn letters_of_the_original_are_taken_everywhere() {
-        for line in [
-            "mallet -y -n -F get a / d",
-            "mallet get -y a / --dry-run d --force",
-            "mallet get -ynF a / d",
-        ] {
-            let cli = read(line);
-            assert!(
-                cli.global.yes && cli.global.dry_run && cli.global.force,
-                "{line}"
-            );
-            assert!(matches!(cli.command, Command::Get(a) if a.force), "{line}");
-        }
-        assert!(read("mallet ls -F a").global.force);
-        assert!(!read("mallet get a / d").global.force);
-        let help = Cli::command().render_long_help().to_string();
-        assert!(help.contains("--dry-run") && help.contains("--force"));
-    }
-
-    #[test]
-    fn verbose_and_quiet_cancel() {
-        assert_eq!(read("mallet -vv version a").global.level(), 2);
-        assert_eq!(read("mallet -v version -q a").global.level(), 0);
-        assert_eq!(read("mallet version -q a").global.level(), -1);
-    }
-
-    #[test]
-    fn names_agree() {
-        let known: Vec<String> = Cli::command()
-            .get_subcommands()
-            .map(|c| c.get_name().to_owned())
-            .collect();
-        for line in [
-            "newfs -L x a",
-            "info a",
-            "show a",
-            "show-undo a",
-            "blockmap a",
-            "check a",
-            "ls a",
-            "stat a /",
-            "cat a /f",
-            "get a / d",
-            "put a s /f",
-            "append a - /f",
-            "truncate a /f 1m",
-            "mkdir -p a /d",
-            "rm -rf a /d",
-            "mv a /f /g",
-            "ln -s a t /l",
-            "chmod a u+x /f",
-            "chown a 1:2 /f",
-            "batch a",
-            "history a /f",
-            "diff a --from 0x1",
-            "pfs-status a",
-            "pfs-master a",
-            "pfs-slave a#1",
-            "pfs-update a#1 label=x",
-            "pfs-upgrade a#1",
-            "pfs-downgrade a#1",
-            "pfs-destroy a#1",
-            "snapls a",
-            "mirror-read a",
-            "mirror-dump",
-            "mirror-plan a",
-            "version a",
-            "volume-list a",
-            "completions bash",
-            "man",
-        ] {
-            let name = read(&format!("mallet {line}")).command.name();
-            assert_eq!(Some(name), line.split(' ').next());
-            assert!(known.iter().any(|k| k == name));
-        }
-        assert_eq!(known.len(), 37);
-    }
-}
+mod tests;

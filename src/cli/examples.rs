@@ -55,14 +55,16 @@ Examples:
   mallet put 'volume.img#home' /home/ann /ann
   mallet put -n volume.img disk.img /images/disk.img
 
-PATH is exact: a file goes to PATH, not into it. A folder's contents go into the directory PATH, which
-is made if need be: files of the same path are updated, other files, symlinks and nodes in the way are
-replaced, directories are added to, and what only PATH has stays.
+PATH is exact: a file goes to PATH, not into it. A folder's contents go into the directory
+PATH, which is made if need be: files of the same path are updated; other objects in the way are
+replaced, but no directory is; directories are added to; what only PATH has stays.
 
-A file that is there already is updated in place: blocks (of 16 KiB in the first MiB, 64 KiB behind)
-whose bytes differ are written, all others stay; blocks of zeros that are not there stay holes. All of
-a call is one transaction: if anything cannot be read, nothing is changed. Mode, owner, group, times
-and hard links come along; owners by their numbers. Extended attributes and ACLs do not.
+A file that is there already is updated by its blocks (of 16 KiB in the first MiB, 64 KiB
+behind): those whose bytes differ are written, all others stay. Blocks of nothing but zeros
+become holes. All of a call is one transaction: if anything cannot be read, nothing is changed.
+Mode, owner, group (by number), times and hard links come along; extended attributes and ACLs
+do not. Files that are written to meanwhile are copied as they are met: take a snapshot of a disk
+in use first.
 ";
 
 /// Of `chmod`.
@@ -77,10 +79,10 @@ pub const BATCH: &str = "\
 Examples:
   mallet batch volume.img < script
 
-Lines are commands of this group without the file system: put, append, truncate, mkdir, rm, mv, ln,
-chmod, chown. Quotes and backslashes are those of a shell, # begins a comment. All lines up to one that
-says sync, or up to the end, are one transaction: if one of them fails, none of them was done, and
-the rest of the script is left.
+Lines are commands without the file system: put, append, truncate, mkdir, rm, mv, ln, chmod,
+chown. Quotes and backslashes are those of a shell, # begins a comment. All lines up to one that
+says sync, or up to the end, are one transaction: if one of them fails, none of them was done,
+and the rest of the script is left.
 
   mkdir -p /etc/rc.d
   put 'local file' /etc/rc.conf

@@ -3,7 +3,6 @@
 //! Paths are those of [`super::target`]. A change that fails leaves the operation to be given up.
 
 use super::dir::{DirEntry, Entries};
-use super::file::Blocks;
 use super::namespace::{Final, show};
 use super::operation::Operation;
 use super::ops::{Attributes, NewObject};
@@ -15,8 +14,6 @@ use crate::format::record::{ObjType, PATH_MAX};
 use crate::progress::{Progress, Status};
 use std::collections::VecDeque;
 
-/// Blocks of a file gathered before they are taken away.
-const BLOCKS: usize = 512;
 /// Entries of a directory gathered before they are taken away.
 const ENTRIES: usize = 512;
 
@@ -209,28 +206,6 @@ pub fn truncate(op: &mut Operation<'_>, path: &[u8], size: u64) -> Result<()> {
     op.step(|txn, ops| ops.begin_truncate(txn, file.id.obj, size))
         .and_then(|sweep| op.sweep(sweep))
         .map_err(about(path))
-}
-
-/// Takes away the blocks of `file` from the block boundary `from` on, whose length stays.
-pub(super) fn drop_blocks(op: &mut Operation<'_>, file: &Inode, from: u64) -> Result<()> {
-    let mut at = from;
-    loop {
-        let mut blocks = Blocks::new(file, Tid::MAX, at, u64::MAX);
-        let mut found = Vec::new();
-        while found.len() < BLOCKS
-            && let Some(block) = blocks.next(op.txn())?
-        {
-            at = block.end;
-            found.push(block.start - block.skip as u64);
-        }
-        let full = found.len() == BLOCKS;
-        for base in found {
-            op.step(|txn, ops| ops.put_block(txn, file, base, None, file.size()))?;
-        }
-        if !full {
-            return Ok(());
-        }
-    }
 }
 
 /// What [`remove`] is to do.

@@ -39,6 +39,9 @@ enum Fate {
     Undeleted,
 }
 
+/// Records to be changed, in key order.
+type Batch = Vec<(Key, Fate)>;
+
 impl Rollback {
     /// What becomes of `element`; `None` if it stays as it is.
     fn fate(&self, element: &LeafElement) -> Option<Fate> {
@@ -56,11 +59,7 @@ impl Rollback {
 
     /// The next records from `from` on that do not stay as they are, in key order, and where to
     /// look on; `None` there if there are no more.
-    fn next<F: Fetch + ?Sized>(
-        &self,
-        fetch: &mut F,
-        from: Key,
-    ) -> Result<(Vec<(Key, Fate)>, Option<Key>)> {
+    fn next<F: Fetch + ?Sized>(&self, fetch: &mut F, from: Key) -> Result<(Batch, Option<Key>)> {
         // A tree that never was mirrored may say 0 where there are records.
         let since = if self.to.is_zero() {
             Tid::ZERO

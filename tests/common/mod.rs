@@ -3,8 +3,10 @@
 
 pub mod build;
 pub mod crash;
+pub mod fresh;
 pub mod golden;
 pub mod listing;
+pub mod loopdev;
 pub mod oracle;
 pub mod patch;
 pub mod program;

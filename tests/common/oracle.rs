@@ -284,7 +284,7 @@ impl<'a, I: Image> Recovery<'a, I> {
         if signature != 0xC84E {
             return fail("head signature");
         }
-        if size < 8 || size % 8 != 0 {
+        if size < 8 || !size.is_multiple_of(8) {
             return fail("size");
         }
         if size > rest.len() {

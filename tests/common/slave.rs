@@ -6,10 +6,10 @@ use super::receiver::{local, timeless};
 use mallet::btree::{AsOf, Cursor, good_data};
 use mallet::check::{self, Severity};
 use mallet::error::Result;
-use mallet::format::mrecord::Body;
-use mallet::format::node::LeafElement;
-use mallet::format::record::{ObjType, PfsData, rt};
-use mallet::format::{Key, Localization, ROOT_OBJ, Rule, Tid};
+use mallet::format::mrecord::{self, Body, Kind};
+use mallet::format::node::{Base, LeafElement};
+use mallet::format::record::{ObjType, PfsData, data_sum, rt};
+use mallet::format::{CrcKind, Key, Localization, ROOT_OBJ, Rule, Tid};
 use mallet::fs::pfs;
 use mallet::io::sim::SimDisk;
 use mallet::mirror::write::{Edge, Report, Request, write};
@@ -17,7 +17,7 @@ use mallet::progress::Progress;
 use mallet::store::{Store, StoreOptions, View, ViewOptions, VolumeSet};
 use std::fs::File;
 use std::io::Read;
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
 /// Number of every slave made here.
 pub const SLAVE: u16 = 1;
@@ -195,4 +195,33 @@ pub fn assert_sound_but(disk: &SimDisk, rules: &[Rule]) {
         .map(|finding| format!("{} ({})", finding.fault, finding.detail))
         .collect();
     assert!(errors.is_empty(), "{errors:#?}");
+}
+
+/// A stream of one batch up to `end`, whose records are blocks of one object, created by `tid`.
+pub fn made(end: u64, tid: u64, blocks: std::ops::Range<i64>) -> Vec<u8> {
+    let mut pfs = PfsData::default_for([3; 16]);
+    pfs.sync_beg_tid.set(1);
+    pfs.sync_end_tid.set(end);
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        mrecord::append_pfsd(&mut out, &pfs, 0);
+    }
+    for block in blocks {
+        let data = block.to_le_bytes();
+        let mut leaf = LeafElement::new_zeroed();
+        leaf.base = Base::from_key(Key {
+            localization: Localization::new(7, Localization::MISC),
+            obj_id: 0x1000,
+            rec_type: rt::DATA,
+            key: block,
+            create_tid: Tid(tid),
+        });
+        leaf.data_offset.set(1);
+        leaf.data_len.set(data.len() as i32);
+        leaf.data_crc.set(data_sum(rt::DATA, &data, CrcKind::Ieee));
+        mrecord::append_record(&mut out, &leaf, &data, 0);
+    }
+    mrecord::append_mark(&mut out, Kind::Sync);
+    mrecord::append_mark(&mut out, Kind::Term);
+    out
 }

@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::format::node::LeafElement;
 use crate::format::record::data_crc_ok;
 use crate::format::{HALF_BUFFER, Tid, XBUFFER, align16, block_size};
+use crate::fs::Inode;
 use crate::fs::file::{Blocks, read_at};
-use crate::fs::{Inode, change};
 use crate::progress::{Progress, Status};
 use crate::store::Fetch;
 
@@ -45,6 +45,7 @@ pub fn fill(
     let mut delta = Delta {
         file,
         old: file.map_or(0, Inode::size),
+        now: file.map_or(0, Inode::size),
         keep_tail,
         size: 0,
     };
@@ -55,19 +56,15 @@ pub fn fill(
         told.tick()?;
         feed.reuse(window);
     }
-    let size = delta.size;
-    if let (Some(file), true) = (file, delta.old > size)
-        && let Ground::Real(op) = ground
-    {
-        change::drop_blocks(op, file, size.next_multiple_of(block_size(size)))?;
-    }
-    Ok(size)
+    Ok(delta.size)
 }
 
 struct Delta<'a> {
     file: Option<&'a Inode>,
     /// Its length before.
     old: u64,
+    /// Its length now.
+    now: u64,
     keep_tail: bool,
     /// Its final length, as far as it is known.
     size: u64,
@@ -93,6 +90,7 @@ impl Delta<'_> {
             true => window.end().max(self.old),
             false => window.end(),
         };
+        self.resize(ground, window.last)?;
         let mut from = window.at;
         loop {
             let stored = self.stored(ground.fetch(), from, window.end())?;
@@ -111,6 +109,20 @@ impl Delta<'_> {
             }
             from = end;
         }
+    }
+
+    /// Gives the file the length that it has come to before its blocks are put: at no moment does a
+    /// block lie behind the end.
+    fn resize(&mut self, ground: &mut Ground<'_, '_>, last: bool) -> Result<()> {
+        let (Ground::Real(op), Some(file)) = (ground, self.file) else {
+            return Ok(());
+        };
+        if self.size > self.now || (last && self.size < self.now) {
+            let sweep = op.step(|txn, ops| ops.begin_truncate(txn, file.id.obj, self.size))?;
+            op.sweep(sweep)?;
+            self.now = self.size;
+        }
+        Ok(())
     }
 
     /// The stored blocks that begin in `[from, end)`.
@@ -328,4 +340,4 @@ pub fn append(
     Ok(at)
 }
 
-const _: () = assert!(WINDOW % XBUFFER == 0);
+const _: () = assert!(WINDOW.is_multiple_of(XBUFFER));

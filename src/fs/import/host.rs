@@ -90,7 +90,7 @@ pub fn size(path: &Path, found: &Metadata) -> Result<Option<u64>> {
         let file = File::open(path).map_err(failed(path))?;
         return Ok(Some(sys::block_facts(&file).map_err(failed(path))?.size));
     }
-    Ok(found.is_file().then(|| found.len()))
+    Ok(found.is_file().then_some(found.len()))
 }
 
 /// What the host's object is in HAMMER's terms; `None` for what it has no word for.

@@ -147,15 +147,15 @@ impl Sparse {
         self.file
             .read_exact_at(buf, at)
             .map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => {
-                    let text = format!(
-                        "ends before byte {}: it became shorter while it was read",
-                        self.size
-                    );
-                    Error::new(Class::Io, text)
-                }
+                io::ErrorKind::UnexpectedEof => self.too_short(),
                 _ => Error::io(format!("cannot be read at byte {at}"), error),
             })
+    }
+
+    fn too_short(&self) -> Error {
+        let size = self.size;
+        let text = format!("ends before byte {size}: it became shorter while it was read");
+        Error::new(Class::Io, text)
     }
 
     /// Finds the run of data that `at` lies in or before.
@@ -169,6 +169,12 @@ impl Sparse {
             Ok(start) => start,
             // Nothing but a hole up to the end.
             Err(Errno::ENXIO) => {
+                // So says a file that ends early, too.
+                let found = self.file.metadata();
+                let len = found.map_err(|e| Error::io("cannot be examined", e))?.len();
+                if len < self.size {
+                    return Err(self.too_short());
+                }
                 self.data = (self.size, u64::MAX);
                 return Ok(());
             }

@@ -453,6 +453,7 @@ impl Job<'_, '_, '_> {
 }
 
 /// What has to be copied below an object.
+#[allow(clippy::large_enum_variant)] // one exists at a time
 enum Below {
     Nothing,
     /// Everything in it; the directory here, if there is one.

@@ -78,7 +78,7 @@ impl Geometry {
                 let text = format!(
                     "{name} is too small for volume {number}: {size} bytes, and with an UNDO FIFO \
                      of {} MiB it needs {least} ({} MiB)",
-                    undo * BIGBLOCK >> 20,
+                    (undo * BIGBLOCK) >> 20,
                     least.div_ceil(1 << 20),
                 );
                 return Err(Error::usage(text));

@@ -1,11 +1,12 @@
 //! Scenarios: what is done to volumes, as a script that a seed decides, run the same way every time.
 
-use super::raw_ops::RawOps;
 use super::state::{Digest, digest, pfs_digest};
-use super::timeline::{Random, settled};
+use super::timeline::settled;
 use crate::common::build::{self, files::Content, files::Files, files::Object};
 use mallet::Result;
+use mallet::error::{Class, Error};
 use mallet::format::Tid;
+use mallet::fs::recover;
 use mallet::io::Device;
 use mallet::io::sim::SimDisk;
 use mallet::store::{Store, StoreOptions, View, VolumeSet};
@@ -33,6 +34,10 @@ pub struct Stage<'a> {
     pub clock: Box<dyn Fn() -> usize + 'a>,
     /// What was acknowledged.
     pub acks: RefCell<Vec<Ack>>,
+    /// TIDs that a slave acknowledged, and after how many writes and flushes.
+    pub tids: RefCell<Vec<(usize, Tid)>>,
+    /// Whether a write or flush has failed.
+    pub failed: Box<dyn Fn() -> bool + 'a>,
 }
 
 /// How stores are opened in tests: with little memory.
@@ -44,11 +49,13 @@ pub fn options() -> StoreOptions {
     }
 }
 
-/// The volumes, for writing.
+/// The volumes, for writing; operations complete in an order that `seed` directs.
 pub fn volumes(disks: &[SimDisk], seed: u64) -> Result<VolumeSet> {
     let devices = disks.iter().enumerate();
     let devices = devices.map(|(n, disk)| -> Box<dyn Device> {
-        Box::new(disk.device(seed.wrapping_mul(31).wrapping_add(n as u64)))
+        // 0 keeps the order.
+        let seed = seed.wrapping_mul(31) + if seed == 0 { 0 } else { n as u64 };
+        Box::new(disk.device(seed))
     });
     VolumeSet::open(devices.collect())
 }
@@ -60,10 +67,63 @@ pub fn readers(disks: &[SimDisk]) -> Result<VolumeSet> {
     VolumeSet::open(devices.collect())
 }
 
-impl Stage<'_> {
+/// When everything happens, microseconds since 1970.
+pub const NOW: u64 = 1_700_000_000_000_000;
+
+impl<'a> Stage<'a> {
+    /// A stage on `disks` whose time is told by `clock`.
+    pub fn new(
+        disks: Vec<SimDisk>,
+        seed: u64,
+        clock: impl Fn() -> usize + 'a,
+        failed: impl Fn() -> bool + 'a,
+    ) -> Stage<'a> {
+        Stage {
+            disks,
+            seed,
+            clock: Box::new(clock),
+            acks: RefCell::default(),
+            tids: RefCell::default(),
+            failed: Box::new(failed),
+        }
+    }
+
     /// Opens the volumes for writing.
     pub fn open(&self) -> Result<Store> {
-        Store::open(volumes(&self.disks, self.seed)?, &options())
+        self.open_with(options())
+    }
+
+    /// Opens the volumes for writing.
+    pub fn open_with(&self, store: StoreOptions) -> Result<Store> {
+        let set = volumes(&self.disks, self.seed)?;
+        let options = recover::OpenOptions {
+            store,
+            redo: true,
+            now: NOW,
+        };
+        recover::open(set, &options).map(|(store, _)| store)
+    }
+
+    /// Does something with a store, which does nothing more after a write or flush has failed.
+    pub fn with(
+        &self,
+        mut store: Store,
+        work: impl FnOnce(&mut Store) -> Result<()>,
+    ) -> Result<()> {
+        let result = work(&mut store);
+        if result.is_err() && (self.failed)() {
+            assert!(store.durable().is_err(), "proof after a failed write");
+            assert!(
+                store.begin(NOW).is_err(),
+                "a transaction after a failed write"
+            );
+        }
+        result
+    }
+
+    /// Notes that a slave acknowledged `tid`.
+    pub fn ack_tid(&self, tid: Tid) {
+        self.tids.borrow_mut().push(((self.clock)(), tid));
     }
 
     /// Notes that what `store` shows is durable; with `views` of these PFSs as of these TIDs.
@@ -75,7 +135,8 @@ impl Stage<'_> {
         for (pfs, tid) in views {
             noted.push((*pfs, *tid, pfs_digest(view, *pfs, *tid)?));
         }
-        let digest = digest(view).map_err(mallet::Error::damage)?;
+        // Nothing but a read that a fault was planted on can fail here.
+        let digest = digest(view).map_err(|text| Error::new(Class::Io, text))?;
         self.acks.borrow_mut().push(Ack {
             at,
             digest,
@@ -85,8 +146,8 @@ impl Stage<'_> {
     }
 }
 
-/// Looks at a state that a crash left, once recovered: the volumes, and the view of them.
-pub type Inspect = Box<dyn Fn(&[SimDisk], &mut View) -> std::result::Result<(), String>>;
+/// Looks at a committed state; the slave has acknowledged the TID.
+pub type Inspect = Box<dyn Fn(&mut View, Tid) -> std::result::Result<(), String>>;
 
 /// What is done to volumes.
 pub struct Scenario {
@@ -98,6 +159,8 @@ pub struct Scenario {
     pub start: Vec<SimDisk>,
     /// Whether one operation may take several checkpoints.
     pub large: bool,
+    /// Whether there is a REDO log, which recovery keeps until it is replayed.
+    pub redo: bool,
     /// Does it.
     pub run: Box<dyn Fn(&Stage<'_>) -> Result<()>>,
     /// What else must hold of every state.
@@ -124,57 +187,4 @@ pub fn base(version: u32, sizes: &[u64], seed: u64) -> Vec<SimDisk> {
         settled(&SimDisk::over(file).expect("a disk"))
     });
     disks.collect()
-}
-
-/// Files made, marked deleted and destroyed, a few a transaction.
-pub fn records(version: u32, sizes: &[u64], seed: u64, rounds: u64) -> Scenario {
-    let run = move |stage: &Stage<'_>| {
-        let mut random = Random(seed);
-        let mut ops = RawOps::default();
-        let mut dead = Vec::new();
-        let mut store = stage.open()?;
-        for round in 0..rounds {
-            let mut txn = store.begin(1_700_000_000_000_000 + round)?;
-            for _ in 0..=random.below(6) {
-                match random.below(8) {
-                    0..=2 => ops.file(&mut txn, &mut random, 0, 1 + round * 37 % 8000)?,
-                    3 => {
-                        let blocks = 1 + random.below(4);
-                        ops.file(&mut txn, &mut random, blocks, 0)?;
-                    }
-                    4 => {
-                        for _ in 0..20 {
-                            ops.file(&mut txn, &mut random, 0, 0)?;
-                        }
-                    }
-                    5 if !ops.files.is_empty() => {
-                        let index = random.below(ops.files.len() as u64) as usize;
-                        let file = &ops.files[index];
-                        // What a transaction made and deleted never was.
-                        if file.keys[0].create_tid != txn.tid() {
-                            dead.push(ops.delete(&mut txn, index)?);
-                        }
-                    }
-                    6 | 7 if !dead.is_empty() => {
-                        let file = dead.swap_remove(random.below(dead.len() as u64) as usize);
-                        ops.destroy(&mut txn, &file)?;
-                    }
-                    _ => {}
-                }
-            }
-            let tid = txn.tid();
-            txn.commit()?;
-            let _ = tid;
-            stage.ack(&mut store, &[])?;
-        }
-        Ok(())
-    };
-    Scenario {
-        name: "records",
-        seed,
-        start: base(version, sizes, seed),
-        large: false,
-        run: Box::new(run),
-        inspect: None,
-    }
 }

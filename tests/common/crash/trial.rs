@@ -2,14 +2,15 @@
 //! is, and must be one of the states that were committed.
 
 use super::super::oracle;
-use super::scenario::{Scenario, Stage, options, readers, volumes};
+use super::scenario::{Ack, NOW, Scenario, Stage, options, readers, volumes};
 use super::state::{Digest, Plain, digest, pfs_digest, short};
 use super::timeline::{Epoch, Plan, Recorder, Timeline};
 use mallet::check::{self, Finding, Severity};
-use mallet::io::sim::SimDisk;
+use mallet::format::Tid;
+use mallet::fs::recover;
+use mallet::io::sim::{Counts, SimDisk};
 use mallet::store::{Store, View, ViewOptions};
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// How thorough a trial is.
 #[derive(Clone, Copy, Debug)]
@@ -44,31 +45,53 @@ impl std::ops::AddAssign for Tally {
     }
 }
 
+/// A scenario that was run.
+pub struct Recorded {
+    /// What happened.
+    pub timeline: Timeline,
+    /// What was acknowledged.
+    pub acks: Vec<Ack>,
+    /// TIDs that a slave acknowledged, and when.
+    pub tids: Vec<(usize, Tid)>,
+    /// What each disk was asked for.
+    pub counts: Vec<Counts>,
+}
+
 /// Runs a scenario on its own disks, recorded.
-pub fn record(scenario: &Scenario) -> (Timeline, Vec<super::scenario::Ack>) {
+pub fn record(scenario: &Scenario) -> Recorded {
     let disks: Vec<SimDisk> = scenario.start.iter().map(SimDisk::snapshot).collect();
     let recorder = Recorder::new(&disks);
-    let stage = Stage {
-        disks,
-        seed: scenario.seed,
-        clock: Box::new(|| recorder.now()),
-        acks: RefCell::default(),
-    };
+    let stage = Stage::new(disks, scenario.seed, || recorder.now(), || false);
     let result = (scenario.run)(&stage);
     result.unwrap_or_else(|e| panic!("{} seed {}: {e}", scenario.name, scenario.seed));
-    let acks = stage.acks.take();
+    let (acks, tids) = (stage.acks.take(), stage.tids.take());
+    let counts = stage.disks.iter().map(SimDisk::counts).collect();
     drop(stage);
-    (recorder.finish(), acks)
+    let timeline = recorder.finish();
+    Recorded {
+        timeline,
+        acks,
+        tids,
+        counts,
+    }
 }
 
 /// Tries all states of a scenario.
 pub fn crash(scenario: &Scenario, effort: Effort) -> Tally {
-    let (timeline, acks) = record(scenario);
+    let Recorded {
+        timeline,
+        acks,
+        tids,
+        ..
+    } = record(scenario);
     let mut trial = Trial {
         scenario,
         effort,
         acks: &acks,
+        tids: &tids,
+        floor: Tid::ZERO,
         seen: HashMap::new(),
+        checked: HashSet::new(),
         last: None,
         since_ack: 0,
         acked: 0,
@@ -82,9 +105,14 @@ pub fn crash(scenario: &Scenario, effort: Effort) -> Tally {
 struct Trial<'a> {
     scenario: &'a Scenario,
     effort: Effort,
-    acks: &'a [super::scenario::Ack],
-    /// Committed states that were looked at in full, and how many acknowledgements they hold.
-    seen: HashMap<Digest, usize>,
+    acks: &'a [Ack],
+    tids: &'a [(usize, Tid)],
+    /// What the slave has acknowledged.
+    floor: Tid,
+    /// Committed states that were looked at in full, and what was acknowledged then.
+    seen: HashMap<Digest, (usize, Tid)>,
+    /// States that were checked.
+    checked: HashSet<Digest>,
     /// The committed state of the epoch before.
     last: Option<Digest>,
     /// How often the committed state changed since the last acknowledgement.
@@ -95,7 +123,7 @@ struct Trial<'a> {
 }
 
 /// Undoes `disks` by the tests' own recovery; what is committed on them, and how much was undone.
-fn undone(disks: &[SimDisk]) -> Result<(Digest, u64), String> {
+pub fn undone(disks: &[SimDisk]) -> Result<(Digest, u64), String> {
     let mut images: Vec<SimDisk> = disks.iter().map(SimDisk::snapshot).collect();
     let undone = oracle::recover(&mut images).map_err(|e| format!("the oracle refuses: {e}"))?;
     let state =
@@ -117,7 +145,7 @@ fn viewed(disks: &[SimDisk]) -> Result<Digest, String> {
 }
 
 /// What is committed on `disks`, as the oracle and as our own view have it.
-fn committed(disks: &[SimDisk]) -> Result<Digest, String> {
+pub fn committed(disks: &[SimDisk]) -> Result<Digest, String> {
     let (state, _) = undone(disks)?;
     let view = viewed(disks)?;
     if view != state {
@@ -131,14 +159,14 @@ fn committed(disks: &[SimDisk]) -> Result<Digest, String> {
 }
 
 /// Opens `disks` for writing, which recovers them; the state must be `expected` then, and clean.
-pub fn recovered(disks: &[SimDisk], seed: u64, expected: &Digest) -> Result<(), String> {
-    let set = volumes(disks, seed).map_err(|e| format!("no volumes: {e}"))?;
+pub fn recovered(scenario: &Scenario, disks: &[SimDisk], expected: &Digest) -> Result<(), String> {
+    let set = volumes(disks, scenario.seed).map_err(|e| format!("no volumes: {e}"))?;
     let store = Store::open(set, &options());
     let mut store = store.map_err(|e| format!("no store: {e}"))?;
     let state = digest(store.view()).map_err(|e| format!("the store: {e}"))?;
     drop(store);
     let (left, records) = undone(disks)?;
-    if records != 0 {
+    if records != 0 && !scenario.redo {
         return Err(format!("{records} records to undo after recovery"));
     }
     for (what, state) in [("the store shows", state), ("recovery left", left)] {
@@ -190,7 +218,7 @@ impl Trial<'_> {
             }
         }
         for end in ends {
-            if self.seen.insert(end, self.acked) != Some(self.acked) {
+            if self.seen.insert(end, (self.acked, self.floor)) != Some((self.acked, self.floor)) {
                 let image = [epoch.none(), epoch.all()]
                     .into_iter()
                     .map(|end| epoch.image(&end))
@@ -206,6 +234,8 @@ impl Trial<'_> {
     /// The committed state changes in one order, once an operation unless that is large, and an
     /// acknowledged state is there.
     fn order(&mut self, epoch: &Epoch, ends: &[Digest; 2]) {
+        let said = self.tids.iter().filter(|(at, _)| *at <= epoch.cut);
+        self.floor = said.map(|(_, tid)| *tid).max().unwrap_or(Tid::ZERO);
         // What came before is what is stable now.
         if self.last.is_some_and(|last| last != ends[0]) {
             self.since_ack += 1;
@@ -251,10 +281,10 @@ impl Trial<'_> {
         }
         let nest = (self.tally.states + index).is_multiple_of(self.effort.nested);
         if !nest {
-            return recovered(disks, self.scenario.seed, &state);
+            return recovered(self.scenario, disks, &state);
         }
         let recorder = Recorder::new(disks);
-        recovered(disks, self.scenario.seed, &state)?;
+        recovered(self.scenario, disks, &state)?;
         let timeline = recorder.finish();
         let mut result = Ok(());
         timeline.epochs(|epoch| {
@@ -281,16 +311,36 @@ impl Trial<'_> {
         if found != *state {
             return Err(context(format!("{} was {}", short(&found), short(state))));
         }
-        recovered(&disks, self.scenario.seed, state).map_err(context)
+        recovered(self.scenario, &disks, state).map_err(context)
     }
 
-    /// Looks at a committed state in full.
+    /// Looks at a committed state in full: as it is, and as it is once it was opened for writing.
     fn inspect(&mut self, disks: &[SimDisk]) -> Result<(), String> {
-        self.tally.committed += 1;
+        self.inspect_one(disks)?;
+        let disks: Vec<SimDisk> = disks.iter().map(SimDisk::snapshot).collect();
+        let options = recover::OpenOptions {
+            store: options(),
+            redo: true,
+            now: NOW,
+        };
+        let opened = volumes(&disks, 0).and_then(|set| recover::open(set, &options));
+        opened.map_err(|e| format!("opened for writing: {e}"))?;
+        let (_, records) = undone(&disks)?;
+        if records != 0 {
+            return Err(format!("opened for writing, {records} records to undo"));
+        }
+        self.inspect_one(&disks)
+            .map_err(|e| format!("opened for writing: {e}"))
+    }
+
+    fn inspect_one(&mut self, disks: &[SimDisk]) -> Result<(), String> {
         let set = readers(disks).map_err(|e| e.to_string())?;
         let view = View::open(set, &ViewOptions::default());
         let mut view = view.map_err(|e| e.to_string())?;
-        checked(&mut view)?;
+        if self.checked.insert(digest(&mut view)?) {
+            self.tally.committed += 1;
+            checked(&mut view)?;
+        }
         for ack in &self.acks[..self.acked] {
             for (pfs, tid, expected) in &ack.views {
                 let found = pfs_digest(&mut view, *pfs, *tid).map_err(|e| e.to_string())?;
@@ -300,7 +350,7 @@ impl Trial<'_> {
             }
         }
         match &self.scenario.inspect {
-            Some(inspect) => inspect(disks, &mut view),
+            Some(inspect) => inspect(&mut view, self.floor),
             None => Ok(()),
         }
     }

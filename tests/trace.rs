@@ -1,0 +1,125 @@
+//! The order of writes of a checkpoint: what `on-disk-format.md` says of a transaction of one
+//! record is what reaches the disk.
+
+mod common;
+
+use common::build::files;
+use common::crash::scenario::{NOW, base, options, volumes};
+use common::crash::state::{Plain, Source};
+use mallet::btree::Editor;
+use mallet::btree::put::{self, NewRecord};
+use mallet::format::freemap::{Layer1, Layer2, layer1_entry, layer2_entry};
+use mallet::format::node::Base;
+use mallet::format::record::{ObjType, rt};
+use mallet::format::{BIGBLOCK, Key, Localization, Offset, ROOT_OBJ, Zone};
+use mallet::io::sim::{Event, SimDisk};
+use mallet::store::Store;
+use std::path::Path;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// The trace in the document, below this heading: one event a line, words apart by spaces.
+fn documented(heading: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("on-disk-format.md");
+    let text = std::fs::read_to_string(path).expect("on-disk-format.md");
+    let (_, rest) = text.split_once(heading).expect("the heading");
+    let (_, rest) = rest.split_once("```text\n").expect("a block of text");
+    let (block, _) = rest.split_once("```").expect("its end");
+    let lines = block.lines().map(|line| {
+        // What a line means follows behind a semicolon.
+        let (event, _) = line.split_once(';').unwrap_or((line, ""));
+        event.split_whitespace().collect::<Vec<_>>().join(" ")
+    });
+    lines.filter(|line| !line.is_empty()).collect()
+}
+
+/// What lies at byte `at` of `disk`.
+fn what(disk: &SimDisk, at: u64) -> String {
+    if at == 0 {
+        return "header -".into();
+    }
+    let images = [disk.clone()];
+    let mut plain = Plain::new(&images);
+    let root = plain.root();
+    let short = at - root.buf_beg.get().cast_unsigned();
+    let place = Offset::new(Zone::RAW_BUFFER, 0, short - short % BIGBLOCK);
+    let freemap = Offset(root.zone(Zone::FREEMAP).phys_offset.get());
+    let bytes = plain.get(layer1_entry(freemap, place), size_of::<Layer1>());
+    let layer1 = Layer1::read_from_bytes(&bytes.expect("an entry")).expect("its length");
+    let entry = layer2_entry(layer1.array(), place);
+    let bytes = plain.get(entry, size_of::<Layer2>()).expect("an entry");
+    let layer2 = Layer2::read_from_bytes(&bytes).expect("its length");
+    let name = match layer2.owner() {
+        Zone::UNDO => "log",
+        Zone::FREEMAP => "freemap",
+        Zone::BTREE => "nodes",
+        Zone::META => "metadata",
+        Zone::LARGE_DATA => "data",
+        other => panic!("a write to zone {other:?}"),
+    };
+    format!("{name} {}", layer2.owner().0)
+}
+
+/// What a transaction of one record does to a volume of `version`.
+fn traced(version: u32) -> Vec<String> {
+    let disk = base(version, &[104 << 20], 1).remove(0);
+    let set = volumes(std::slice::from_ref(&disk), 0).expect("a volume");
+    let mut store = Store::open(set, &options()).expect("a store");
+    let mut editor = Editor::new();
+    let mut insert = |obj_id: i64, rec_type: u16, class: u16, key: i64, data: &[u8]| {
+        let mut txn = store.begin(NOW).expect("a transaction");
+        let mut base = Base::from_key(Key {
+            localization: Localization::new(0, class),
+            obj_id,
+            rec_type,
+            key,
+            create_tid: txn.tid(),
+        });
+        base.obj_type = ObjType::File as u8;
+        let record = NewRecord {
+            base,
+            create_ts: txn.now_seconds(),
+            delete_ts: 0,
+            data,
+            crc: None,
+        };
+        put::create(&mut editor, &mut txn, &record).expect("a record");
+        txn.commit().expect("a commit");
+    };
+    // The first one finds the volume as it was built; big-blocks are begun.
+    let inode = files::inode(version, ObjType::File, ROOT_OBJ, mallet::format::Tid(1));
+    let class = Localization::INODE;
+    insert(1 << 40, rt::INODE, class, 0, inode.as_bytes());
+    insert(1 << 40, rt::DATA, Localization::MISC, 16384, &[1; 16384]);
+    disk.forget_log();
+    insert(1 << 40, rt::DATA, Localization::MISC, 32768, &[2; 16384]);
+    let events = disk.log().into_iter().map(|event| match event {
+        Event::Write { at, bytes } => format!("write {} {}", what(&disk, at), bytes.len()),
+        Event::Flush => "flush".to_owned(),
+    });
+    events.collect()
+}
+
+#[test]
+fn a_transaction_of_one_record() {
+    let heading = "### 18.3 ";
+    let traced = traced(7);
+    assert_eq!(
+        traced,
+        documented(heading),
+        "traced:\n{}",
+        traced.join("\n")
+    );
+}
+
+/// Before version 4 the header must say where the log ends before anything else changes.
+#[test]
+fn a_transaction_before_version_4() {
+    let mut expected = documented("### 18.3 ");
+    let first = expected.iter().position(|line| line == "flush");
+    let behind = first.expect("a flush") + 1;
+    expected.splice(
+        behind..behind,
+        ["write header - 4096", "flush"].map(str::to_owned),
+    );
+    assert_eq!(traced(3), expected);
+}
