@@ -11,7 +11,7 @@ use common::host::{self, Btrfs, Took, Tree};
 use common::input::{self, Input};
 use common::measure::{Sample, Spread};
 use common::{Effort, report, store};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The default of `--cache`.
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 
 fn whole(effort: Effort) {
     let large = input::large_changed(effort);
-    let target = target(&large);
+    let target = store::target(large.size);
     let rate = full(effort, &large, &target);
     let ours = incremental(effort, &large, &target);
     small(effort, &target);
@@ -39,19 +39,13 @@ fn whole(effort: Effort) {
         },
     };
     report::note("");
-    beside_rsync(tree, ours);
-    beside_casync();
+    if effort.alone {
+        return report::note("other programs: left out (MALLET_BENCH_ALONE)");
+    }
+    beside_files(tree, ours);
     if let Err(why) = beside_btrfs(tree, rate, ours) {
         report::note(format!("btrfs send | btrfs receive: left out: {why}"));
     }
-}
-
-/// Room for a copy, its log and its tree.
-fn target(input: &Input) -> PathBuf {
-    let path = input::folder().join("target.img");
-    let size = input.size + input.size / 8 + (256 << 20);
-    store::full_file(&path, size.next_multiple_of(8 << 20));
-    path
 }
 
 fn copy(from: &Input, to: &Path, until: u64, warm: bool) -> Sample {
@@ -187,34 +181,48 @@ fn beside(what: &str, took: Took, ours: Sample) {
     report::figure(&format!("{what}'s time / mirror-copy's"), once(ratio), "");
 }
 
-fn beside_rsync(tree: Tree, ours: Sample) {
-    if !host::has("rsync") {
-        return report::note("rsync: left out: not installed");
+fn beside_files(tree: Tree, ours: Sample) {
+    let (rsync, casync) = (host::has("rsync"), host::has("casync"));
+    for (name, found) in [("rsync", rsync), ("casync", casync)] {
+        if !found {
+            report::note(format!("{name}: left out: not installed"));
+        }
     }
-    let (a, b) = (
-        input::folder().join("rsync-a"),
-        input::folder().join("rsync-b"),
-    );
+    if !rsync && !casync {
+        return;
+    }
+    let folder = input::folder().join("files");
+    let (a, b) = (folder.join("a"), folder.join("b"));
     tree.write(&a);
     tree.write(&b);
-    // What it has not looked at yet is older; equal times would let it pass everything over.
-    tree.change(&a);
-    tree.forget(&a);
-    tree.forget(&b);
-    let (from, to) = (a.display(), b.display());
-    let took = host::shell(&format!(
-        "rsync -rt --inplace --no-whole-file '{from}/' '{to}/' && sync -f '{to}'"
-    ));
-    report::note("rsync --inplace --no-whole-file of as large a tree with as much changed, cold");
-    beside("rsync", took, ours);
-    let _ = std::fs::remove_dir_all(&a);
-    let _ = std::fs::remove_dir_all(&b);
-}
-
-fn beside_casync() {
-    if !host::has("casync") {
-        report::note("casync: left out: not installed");
+    let (from, to, store) = (a.display(), b.display(), folder.display());
+    if rsync {
+        tree.change(&a, 2);
+        tree.forget(&a);
+        tree.forget(&b);
+        let took = host::shell(&format!(
+            "rsync -rt --inplace --no-whole-file '{from}/' '{to}/' && sync -f '{to}'"
+        ));
+        report::note("rsync --inplace --no-whole-file of as large a tree and change, cold");
+        beside("rsync", took, ours);
     }
+    if casync {
+        let make = |number: u32| {
+            format!("casync make --store='{store}/store' '{store}/{number}.caidx' '{from}'")
+        };
+        host::shell(&make(1));
+        tree.change(&a, 3);
+        tree.forget(&a);
+        tree.forget(&b);
+        let took = host::shell(&format!(
+            "{} && casync extract --store='{store}/store' --seed='{to}' '{store}/2.caidx' '{to}' && \
+             sync -f '{to}'",
+            make(2)
+        ));
+        report::note("casync make, and extract with the old tree as seed, cold");
+        beside("casync", took, ours);
+    }
+    let _ = std::fs::remove_dir_all(&folder);
 }
 
 fn beside_btrfs(tree: Tree, rate: f64, ours: Sample) -> Result<(), String> {
@@ -238,7 +246,7 @@ fn beside_btrfs(tree: Tree, rate: f64, ours: Sample) -> Result<(), String> {
     let theirs = tree.bytes() as f64 / 1e6 / took.seconds;
     report::figure("btrfs, all: bytes of data a second", once(theirs), "MB/s");
     report::figure("mirror-copy's rate / btrfs's", once(rate / theirs), "");
-    tree.change(&from.folder.join("tree"));
+    tree.change(&from.folder.join("tree"), 2);
     host::shell(&format!(
         "btrfs -q subvolume snapshot -r '{a}/tree' '{a}/two' && sync -f '{a}'"
     ));

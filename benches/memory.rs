@@ -1,10 +1,11 @@
-//! Peak memory of everything that is measured, and of a check of a million inodes with a small
-//! cache.
+//! Peak memory of everything that is measured, of a check of a million inodes with a small cache,
+//! and of copies and `put` as the program does them.
 
 mod common;
 
 use common::build::bulk::Changes;
-use common::{Effort, input, report};
+use common::input::Input;
+use common::{Effort, input, report, store};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -64,6 +65,31 @@ fn whole(effort: Effort) {
     program(&large.path, &["mirror-read", "--cache", "16M", &pfs]);
     let volume = inodes.path.display().to_string();
     program(&inodes.path, &["check", "--cache", "16M", &volume]);
+    writing(&large, &input::small(effort));
+}
+
+/// Into a file system that is made anew for each.
+fn writing(large: &Input, small: &Input) {
+    let target = store::target(large.size);
+    let slave = format!("{}#1", target.display());
+    for (what, input) in [("4 GB of large files", large), ("50 000 files", small)] {
+        report::note(format!("mirror-copy of {what}"));
+        store::fresh(&target);
+        let source = format!("{}#1", input.path.display());
+        let words = ["mirror-copy", "-y", "--cache", "16M", &source, &slave];
+        program(&input.path, &words);
+    }
+    report::note("put of an image of 4 GB");
+    store::fresh(&target);
+    let (volume, image) = (
+        target.display().to_string(),
+        large.path.display().to_string(),
+    );
+    program(
+        &target,
+        &["put", "--cache", "16M", &volume, &image, "/image"],
+    );
+    let _ = std::fs::remove_file(target);
 }
 
 /// Runs a case once; `argument` is what follows path and cache.

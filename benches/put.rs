@@ -28,9 +28,7 @@ fn whole(effort: Effort) {
     let folder = input::folder().join("disk");
     disk.write(&folder);
     let image = folder.join("f00000000");
-    let volume = input::folder().join("target.img");
-    let size = disk.size + disk.size / 8 + (768 << 20);
-    store::full_file(&volume, size.next_multiple_of(8 << 20));
+    let volume = store::target(disk.size);
     store::fresh(&volume);
     let args = [
         volume.display().to_string(),
@@ -46,7 +44,7 @@ fn whole(effort: Effort) {
     ));
     figures(&first);
     report::figure("bytes a second", once(first.rate() / 1e6), "MB/s");
-    disk.change(&folder);
+    disk.change(&folder, 2);
     disk.forget(&folder);
     let second = common::sample("put", &args);
     report::note("");

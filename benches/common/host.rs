@@ -1,4 +1,4 @@
-//! Other programs that copy what has changed, where they are installed: rsync, btrfs, casync.
+//! Other programs that copy what has changed, where they are installed: rsync, casync, btrfs.
 
 use super::build::pattern;
 use super::input::drop_cached;
@@ -54,8 +54,9 @@ impl Tree {
         }
     }
 
-    /// Changes blocks, spread evenly.
-    pub fn change(self, at: &Path) {
+    /// Changes blocks, spread evenly; what they become follows from the seed (that of the first
+    /// contents is 1).
+    pub fn change(self, at: &Path, seed: u64) {
         let (blocks, changed) = (self.bytes() / BLOCK, self.changed());
         let mut block = vec![0; BLOCK as usize];
         for n in 0..changed {
@@ -65,7 +66,7 @@ impl Tree {
                 .write(true)
                 .open(self.file(at, number))
                 .expect("a file of the tree");
-            pattern::fill(2, number as i64 + 1, start, &mut block);
+            pattern::fill(seed, number as i64 + 1, start, &mut block);
             file.write_all_at(&block, start).expect("a changed block");
             file.sync_all().expect("a stable file");
         }

@@ -6,7 +6,8 @@
 //! memory of one case does not count for another.
 //!
 //! `MALLET_BENCH_QUICK=1` takes small inputs and few pairs, to try things out;
-//! `MALLET_BENCH_PAIRS=N` sets the number of pairs.
+//! `MALLET_BENCH_PAIRS=N` sets the number of pairs; `MALLET_BENCH_ALONE=1` leaves other programs out,
+//! which need several GB more for their copies.
 #![allow(dead_code)]
 
 #[path = "../../tests/common/build/mod.rs"]
@@ -33,17 +34,21 @@ pub struct Effort {
     pub quick: bool,
     /// Alternating pairs for every ratio.
     pub pairs: usize,
+    /// No other programs beside.
+    pub alone: bool,
 }
 
 impl Effort {
     fn from_environment() -> Effort {
-        let quick = std::env::var_os("MALLET_BENCH_QUICK").is_some_and(|v| v != "0");
+        let is_set = |name| std::env::var_os(name).is_some_and(|v| v != "0");
+        let quick = is_set("MALLET_BENCH_QUICK");
         let pairs = std::env::var("MALLET_BENCH_PAIRS")
             .ok()
             .and_then(|v| v.parse().ok());
         Effort {
             quick,
             pairs: pairs.unwrap_or(if quick { 3 } else { 7 }),
+            alone: is_set("MALLET_BENCH_ALONE"),
         }
     }
 }

@@ -5,7 +5,7 @@ use super::measure::Spread;
 
 /// Says what follows, how to get it again and on what kind of machine it was made.
 pub fn heading(name: &str, effort: Effort) {
-    let Effort { quick, pairs } = effort;
+    let Effort { quick, pairs, .. } = effort;
     let variable = if quick { "MALLET_BENCH_QUICK=1 " } else { "" };
     println!("\n== {variable}cargo bench --bench {name}");
     if quick {

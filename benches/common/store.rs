@@ -113,6 +113,14 @@ pub fn full_file(path: &Path, size: u64) {
     file.sync_all().expect("a stable file");
 }
 
+/// A file written in full, with room for a copy of an image of `size` bytes, its log and its tree.
+pub fn target(size: u64) -> PathBuf {
+    let path = super::input::folder().join("target.img");
+    let size = size + size / 8 + (256 << 20);
+    full_file(&path, size.next_multiple_of(8 << 20));
+    path
+}
+
 /// A fresh file system over whatever the file in `path` holds.
 pub fn fresh(path: &Path) {
     let options = io::OpenOptions {
