@@ -84,7 +84,7 @@ fn traced(version: u32) -> Vec<String> {
         };
         put::create(&mut editor, &mut txn, &record).expect("a record");
         txn.commit().expect("a commit");
-        let header = store.view().header();
+        let header = *store.view().header();
         header.zone(Zone::UNDO).next_offset.get() % 16384
     };
     let inode = files::inode(version, ObjType::File, ROOT_OBJ, mallet::format::Tid(1));
