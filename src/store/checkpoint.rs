@@ -62,6 +62,9 @@ impl<'s> Prepared<'s> {
     /// Errors: class `NoSpace` where the log does not fit (the transaction can be dropped and made
     /// smaller then).
     pub fn new(store: &'s mut Store) -> Result<Prepared<'s>> {
+        if store.jump_due {
+            super::recover::jump(store)?;
+        }
         let kind = CrcKind::of_version(store.work.version.get());
         for frame in store.frames.iter_mut() {
             frame.seal(kind);

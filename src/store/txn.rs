@@ -100,6 +100,8 @@ pub struct Store {
     pub(super) staged: u64,
     /// Writes of an abandoned transaction may be under way.
     pub(super) unsettled: bool,
+    /// Whether the numbers of the log must jump before anything is logged.
+    pub(super) jump_due: bool,
     pub(super) stamp: u64,
     pub(super) written: Written,
 }
