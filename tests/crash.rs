@@ -20,8 +20,8 @@ const MIB: u64 = 1 << 20;
 fn effort(seed: u64) -> Effort {
     let plan = Plan {
         singles: 8,
-        subsets: 10,
-        torn: 40,
+        subsets: 16,
+        torn: 110,
         seed,
     };
     let again = Plan {
@@ -33,7 +33,7 @@ fn effort(seed: u64) -> Effort {
     Effort {
         plan,
         again,
-        nested: 80,
+        nested: 150,
     }
 }
 

@@ -146,17 +146,20 @@ fn reset(empty: &Path, slave: &Path) {
     slave.sync_all().expect("room");
 }
 
-/// Kills `rounds` copies to `slave`, which holds what `empty` holds.
-fn rounds(what: &str, seed: u64, rounds: u64, masters: &[PathBuf], empty: &Path, slave: &Path) {
+/// Kills `count` copies to `slave`, which holds what `empty` holds.
+fn rounds(what: &str, seed: u64, count: u64, masters: &[PathBuf], empty: &Path, slave: &Path) {
     let mut random = Random(seed);
     // How long a copy takes here.
     let start = Instant::now();
     let output = run(&words(&masters[0], slave));
     assert_eq!(status(&output), 0, "{}", err(&output));
-    let whole = start.elapsed();
+    let mut whole = start.elapsed();
     reset(empty, slave);
     let (mut stage, mut floor, mut kills, mut ends) = (0, Tid::ZERO, 0, 0);
-    for round in 0..rounds {
+    for round in 0.. {
+        if kills == count {
+            break;
+        }
         let words = words(&masters[stage], slave);
         let done = if random.below(5) == 0 {
             let output = run(&words);
@@ -169,8 +172,10 @@ fn rounds(what: &str, seed: u64, rounds: u64, masters: &[PathBuf], empty: &Path,
             floor = floor.max(acknowledged(&common::program::out(&output)));
             true
         } else {
-            let delay = whole.mul_f64(random.below(1200) as f64 / 1000.0);
+            let delay = whole.mul_f64(random.below(1000) as f64 / 1000.0);
             let (out, done) = killed(&words, delay);
+            // About as many shall be killed as come to an end by themselves.
+            whole = whole.mul_f64(if done { 0.7 } else { 1.2 });
             floor = floor.max(acknowledged(&out));
             kills += u64::from(!done);
             done
@@ -191,10 +196,9 @@ fn rounds(what: &str, seed: u64, rounds: u64, masters: &[PathBuf], empty: &Path,
             reset(empty, slave);
         }
     }
-    let text = format!("kill, {what}: {kills} of {rounds} copies killed, {ends} came to an end");
+    let text = format!("kill, {what}: {kills} copies killed, {ends} came to an end");
     // Not by a macro that the test runner captures: how much was tried is to be seen.
     let _ = writeln!(std::io::stderr(), "{text}");
-    assert!(kills > 0);
 }
 
 /// Masters, and an empty volume for a slave.
@@ -221,7 +225,7 @@ fn count(few: u64) -> u64 {
 fn files() {
     let (folder, masters, empty) = setup();
     let slave = copy_to(&empty, folder.path(), "slave", 0);
-    rounds("on files", 1, count(12), &masters, &empty, &slave);
+    rounds("on files", 1, count(10), &masters, &empty, &slave);
 }
 
 #[test]

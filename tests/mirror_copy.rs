@@ -429,3 +429,34 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
         assert!(visible(&mut view(&good), SLAVE, Tid::MAX).is_empty());
     }
 }
+
+/// Split, each pass is acknowledged, and an interruption keeps those that were.
+#[test]
+fn split_into_passes() {
+    let Some(dir) = golden::dir() else { return };
+    let mut master = master(&dir, MASTERS[2]);
+    let disk = fresh_for(&mut master, 7);
+    let pfs = pfs_of(&mut master, SLAVE);
+    let request = Request {
+        split: Some(1 << 20),
+        ..request(&pfs)
+    };
+    let place = [Place {
+        store: 0,
+        pfs: SLAVE,
+    }];
+    let mut ends = Vec::new();
+    for calls in [400, u32::MAX] {
+        let mut origin = Origin::Apart(&mut master);
+        let (report, _) = run(&mut origin, &[&disk], &place, &request, &mut After(calls));
+        let report = report.expect("a slave that fits");
+        assert_eq!(report.stopped.is_some(), calls == 400, "{report:?}");
+        let target = &report.targets[0];
+        assert!(target.passes > 1, "{report:?}");
+        assert_eq!(target.tids.1, synced(&disk));
+        ends.push(target.tids.1);
+        assert_same(&mut master, &disk);
+        assert_sound(&disk);
+    }
+    assert!(ends[0] < ends[1] && ends[1] == pfs.sync_end, "{ends:?}");
+}

@@ -96,7 +96,8 @@ fn sizes_at_the_edges() {
     for size in [0, 1, 16384, BEGIN, least - 1] {
         let disk = SimDisk::new(size);
         let before = disk.counts();
-        let error = newfs(&mut devices(&[disk.clone()], 1), &what(7, None)).expect_err("too small");
+        let error = newfs(&mut devices(std::slice::from_ref(&disk), 1), &what(7, None))
+            .expect_err("too small");
         assert_eq!(error.class(), Class::Usage);
         assert!(error.to_string().contains(&least.to_string()), "{error}");
         assert_eq!(disk.counts(), before, "nothing was touched");
@@ -133,7 +134,8 @@ fn bad_requests() {
     let refused = |change: &dyn Fn(&mut NewFs)| {
         let mut what = what(7, None);
         change(&mut what);
-        let error = newfs(&mut devices(&[disk.clone()], 1), &what).expect_err("refused");
+        let error =
+            newfs(&mut devices(std::slice::from_ref(&disk), 1), &what).expect_err("refused");
         assert_eq!(error.class(), Class::Usage, "{error}");
     };
     refused(&|what| what.label = Vec::new());
@@ -149,7 +151,7 @@ fn bad_requests() {
         label: vec![b'x'; 63],
         ..what(7, None)
     };
-    newfs(&mut devices(&[disk.clone()], 1), &longest).expect("63 bytes fit");
+    newfs(&mut devices(std::slice::from_ref(&disk), 1), &longest).expect("63 bytes fit");
     assert_eq!(assert_whole(&[disk]).label(), [b'x'; 63]);
 }
 
@@ -161,7 +163,7 @@ fn nothing_else_is_touched() {
     for at in 0..100 {
         disk.write(at * MIB, &garbage).expect("inside the disk");
     }
-    let mut devices = devices(&[disk.clone()], 1);
+    let mut devices = devices(std::slice::from_ref(&disk), 1);
     let made = newfs_within(&mut devices, 80 * MIB, &what(7, None)).expect("a file system");
     assert_eq!(made.bigblocks, 6);
     let bytes = disk.read(0, 100 << 20).expect("the disk");

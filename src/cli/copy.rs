@@ -3,7 +3,7 @@
 use super::args::{MirrorCopyArgs, MirrorPlanArgs};
 use super::json::hex;
 use super::mirror::{Wall, damage_event};
-use super::open::{Opened, Writable, now_us, open, open_rw};
+use super::open::{Opened, Writable, now_us, open, open_rw_with, open_with, view_options};
 use super::spec::{Local, Pfs as Named, Spec, Volume};
 use super::{Context, Exit, Outcome, pfs as names, size};
 use crate::error::{Class, Error, Result};
@@ -15,7 +15,7 @@ use crate::mirror::copy::{self, Event, Group, Origin, Place, Report, Request};
 use crate::mirror::ready::{self, Identity};
 use crate::mirror::{Need, SourcePfs, Terms, Window, plan_for};
 use crate::progress::Progress;
-use crate::store::{Fetch, Store};
+use crate::store::{Fetch, Store, ViewOptions};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
@@ -170,16 +170,23 @@ fn opened(
     targets: &[Spec],
     cx: &Context,
 ) -> Result<(Opening, Request, Vec<Place>)> {
+    // All of them together have the memory that the options give.
+    let sets = layout.stores.len() + usize::from(layout.source.is_none());
+    let cache = cx.global.cache / sets.max(1) as u64;
+    let options = ViewOptions {
+        cache_bytes: usize::try_from(cache).unwrap_or(usize::MAX),
+        ..view_options(cx)
+    };
     let mut opening = Opening {
         source: match layout.source {
-            None => Some(open(cx, source)?),
+            None => Some(open_with(cx, source, &options)?),
             Some(_) => None,
         },
         targets: Vec::new(),
         _streams: Vec::new(),
     };
     for spec in &layout.stores {
-        opening.targets.push(open_rw(cx, spec)?);
+        opening.targets.push(open_rw_with(cx, spec, cache)?);
     }
     let found = match (&mut opening.source, layout.source) {
         (Some(source), _) => source.pfs()?,
@@ -203,7 +210,11 @@ fn opened(
                 checked.map_err(|error| error.context(spec))?;
             }
         }
-        places.push(Place { store: *store, pfs });
+        let place = Place { store: *store, pfs };
+        if places.contains(&place) {
+            return Err(Error::usage(format!("{spec} is named twice")));
+        }
+        places.push(place);
         opening._streams.extend(streams(local(spec)?, pfs)?);
     }
     for (store, id) in missing {

@@ -72,6 +72,11 @@ fn named(view: &mut View, spec: &Local) -> Result<pfs::Pfs> {
 /// Errors: class `Usage` for another machine's volumes, `Busy` for volumes that somebody else uses,
 /// and what opening the devices, the set and the store says.
 pub fn open_rw(cx: &Context, spec: &Spec) -> Result<Writable> {
+    open_rw_with(cx, spec, cx.global.cache)
+}
+
+/// As [`open_rw`], with so many bytes of memory for metadata.
+pub fn open_rw_with(cx: &Context, spec: &Spec, cache: u64) -> Result<Writable> {
     let spec = local(spec)?;
     if cx.global.live {
         let text = "--live reads beside a writer; a command that writes cannot use it";
@@ -92,7 +97,7 @@ pub fn open_rw(cx: &Context, spec: &Spec) -> Result<Writable> {
     }
     let options = recover::OpenOptions {
         store: StoreOptions {
-            cache_bytes: usize::try_from(cx.global.cache).unwrap_or(usize::MAX),
+            cache_bytes: usize::try_from(cache).unwrap_or(usize::MAX),
             watch: (!cx.global.force).then_some(WATCH),
             ..StoreOptions::default()
         },

@@ -12,7 +12,7 @@ const BYTES: usize = 1 << 20;
 /// Items in one portion.
 const ITEMS: usize = 512;
 /// Portions that may wait. With those at work on either end they bound the memory.
-const WAITING: usize = 8;
+const WAITING: usize = 4;
 
 /// What comes over the link.
 pub(super) enum Portion {

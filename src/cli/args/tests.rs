@@ -102,6 +102,8 @@ fn names_agree() {
         "mirror-read a",
         "mirror-dump",
         "mirror-plan a",
+        "mirror-write a",
+        "mirror-copy a b",
         "version a",
         "volume-list a",
         "completions bash",
@@ -111,5 +113,5 @@ fn names_agree() {
         assert_eq!(Some(name), line.split(' ').next());
         assert!(known.iter().any(|k| k == name));
     }
-    assert_eq!(known.len(), 37);
+    assert_eq!(known.len(), 39);
 }

@@ -146,6 +146,9 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// Does something to volumes.
+pub type Script = Box<dyn Fn(&Stage<'_>) -> Result<()>>;
+
 /// Looks at a committed state; the slave has acknowledged the TID.
 pub type Inspect = Box<dyn Fn(&mut View, Tid) -> std::result::Result<(), String>>;
 
@@ -162,7 +165,7 @@ pub struct Scenario {
     /// Whether there is a REDO log, which recovery keeps until it is replayed.
     pub redo: bool,
     /// Does it.
-    pub run: Box<dyn Fn(&Stage<'_>) -> Result<()>>,
+    pub run: Script,
     /// What else must hold of every state.
     pub inspect: Option<Inspect>,
 }
