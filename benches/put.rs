@@ -62,9 +62,9 @@ fn whole(effort: Effort) {
         1.0,
     );
     report::memory("put", [first.peak_rss, second.peak_rss], CACHE as u64);
+    let _ = std::fs::remove_dir_all(folder);
     let small = many(effort, &volume);
     report::memory("put, small files", [small.peak_rss], CACHE as u64);
-    let _ = std::fs::remove_dir_all(folder);
     let _ = std::fs::remove_file(volume);
 }
 

@@ -543,6 +543,12 @@ fn the_allocator_is_raised() {
         .expect("a transaction")
         .tid();
     assert!(txn > Tid(far), "{txn}");
+    // Object ids are from the same counter; a master read while it was written to gives ids above
+    // the end of the window.
+    let disk = fresh(7, [3; 16]);
+    let stream = common::slave::made_of(far as i64 + 0x10, far, far - 0x10, 0..3);
+    apply(&disk, &stream);
+    assert!(view(&disk).header().next_tid() >= Tid(far + 0x10));
 }
 
 /// A batch that was not whole keeps those behind it from being acknowledged, as the chunks of a

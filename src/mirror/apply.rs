@@ -408,8 +408,12 @@ impl Applier {
         Ok(())
     }
 
+    /// Object ids come from the same counter at the source: one that this slave gives out after an
+    /// upgrade must not meet them.
     fn raise(&mut self, txn: &mut Txn<'_>, leaf: &LeafElement) {
-        self.raise_to(txn, leaf.base.create_tid().max(leaf.base.delete_tid()));
+        let obj = Tid(leaf.base.obj_id.get().max(0).cast_unsigned());
+        let (create, delete) = (leaf.base.create_tid(), leaf.base.delete_tid());
+        self.raise_to(txn, create.max(delete).max(obj));
     }
 
     /// The slave's own TIDs stay above those that it was given.

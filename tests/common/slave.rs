@@ -199,6 +199,11 @@ pub fn assert_sound_but(disk: &SimDisk, rules: &[Rule]) {
 
 /// A stream of one batch up to `end`, whose records are blocks of one object, created by `tid`.
 pub fn made(end: u64, tid: u64, blocks: std::ops::Range<i64>) -> Vec<u8> {
+    made_of(0x1000, end, tid, blocks)
+}
+
+/// The same, with records of the object `obj`.
+pub fn made_of(obj: i64, end: u64, tid: u64, blocks: std::ops::Range<i64>) -> Vec<u8> {
     let mut pfs = PfsData::default_for([3; 16]);
     pfs.sync_beg_tid.set(1);
     pfs.sync_end_tid.set(end);
@@ -211,7 +216,7 @@ pub fn made(end: u64, tid: u64, blocks: std::ops::Range<i64>) -> Vec<u8> {
         let mut leaf = LeafElement::new_zeroed();
         leaf.base = Base::from_key(Key {
             localization: Localization::new(7, Localization::MISC),
-            obj_id: 0x1000,
+            obj_id: obj,
             rec_type: rt::DATA,
             key: block,
             create_tid: Tid(tid),
