@@ -1,10 +1,11 @@
 //! Buffers: owned, page-aligned memory that travels to the device and back, and shared read-only
 //! slices of it.
 
+use aligned_vec::{AVec, ConstAlign};
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, PoisonError};
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Alignment of every buffer's first byte: enough for any device's direct transfers.
 pub const ALIGN: usize = 4096;
@@ -14,16 +15,41 @@ pub const ALIGN: usize = 4096;
 #[repr(C, align(4096))]
 struct Page([u8; ALIGN]);
 
-/// Page-aligned memory.
-#[derive(Default)]
-struct Memory(Vec<Page>);
+impl Page {
+    const ZERO: Page = Page([0; ALIGN]);
+}
+
+/// Page-aligned memory. By pages, because those are copied at once even in a build that is not
+/// optimised.
+struct Memory(AVec<Page, ConstAlign<ALIGN>>);
 
 impl Memory {
-    /// At least `len` zero bytes, which cost nothing before they are touched.
+    /// At least `len` zero bytes.
     fn zeroed(len: usize) -> Memory {
-        let pages = Page::new_vec_zeroed(len.div_ceil(ALIGN));
-        // As everywhere else: without memory there is no going on.
-        Memory(pages.expect("memory for a buffer"))
+        let mut pages = AVec::new(ALIGN);
+        pages.resize(len.div_ceil(ALIGN), Page::ZERO);
+        Memory(pages)
+    }
+
+    /// A copy of `bytes`, with zeros up to the end of its last page.
+    fn copy_of(bytes: &[u8]) -> Memory {
+        let mut pages = AVec::with_capacity(ALIGN, bytes.len().div_ceil(ALIGN));
+        let (whole, rest) = bytes.as_chunks::<ALIGN>();
+        for page in whole {
+            pages.push(Page(*page));
+        }
+        if !rest.is_empty() {
+            let mut last = Page::ZERO;
+            last.0[..rest.len()].copy_from_slice(rest);
+            pages.push(last);
+        }
+        Memory(pages)
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory(AVec::new(ALIGN))
     }
 }
 
@@ -66,9 +92,11 @@ impl Buf {
 
     /// A buffer that holds a copy of `bytes`, outside any pool.
     pub fn copy_of(bytes: &[u8]) -> Buf {
-        let mut buf = Buf::zeroed(bytes.len());
-        buf.copy_from_slice(bytes);
-        buf
+        Buf {
+            memory: Memory::copy_of(bytes),
+            len: bytes.len(),
+            home: None,
+        }
     }
 
     /// The pool slot that the memory belongs to, for devices that registered the pool.

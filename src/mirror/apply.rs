@@ -14,6 +14,7 @@
 use super::ack::Ack;
 use super::arrival::{TID_LIMIT, element_key, localized, refused, stored};
 use super::damage::{Damage, Damages, What};
+use super::takeback;
 use crate::btree::put::{self, NewRecord};
 use crate::btree::{Cursor, Editor};
 use crate::error::{Error, Result};
@@ -107,6 +108,8 @@ pub struct Applier {
     place: (Key, bool),
     /// What a checkpoint notes about how far the pass came.
     cursor: Option<mark::Cursor>,
+    /// Whether the batch may delete most of what it meets.
+    allow_deletes: bool,
     applied: Applied,
     damage: Damages,
     raised: Tid,
@@ -129,6 +132,7 @@ impl Applier {
             ahead: Ahead::from(start, Key::pfs_max(batch.pfs)),
             place: (start, true),
             cursor: None,
+            allow_deletes: false,
             applied: Applied::default(),
             damage: Damages::default(),
             raised: Tid::ZERO,
@@ -141,6 +145,13 @@ impl Applier {
     /// noted stays.
     pub fn note_progress(&mut self, cursor: mark::Cursor) {
         self.cursor = Some(cursor);
+    }
+
+    /// Lets the batch delete most of what it meets. Without this, a batch that is interrupted while it
+    /// does leaves a mark: whoever opens the volume next takes it back, lest the next pass publish
+    /// deletions of the wrong source.
+    pub fn allow_deletes(&mut self, allowed: bool) {
+        self.allow_deletes = allowed;
     }
 
     /// The batch.
@@ -193,7 +204,6 @@ impl Applier {
             self.applied.dropped += 1;
             return Ok(());
         }
-        self.room(txn)?;
         let record = NewRecord {
             base: Base {
                 localization: key.localization.0.into(),
@@ -316,6 +326,8 @@ impl Applier {
         let key = element_key(leaf, self.batch.pfs)?;
         self.ascend(key)?;
         self.delete_to(txn, Some(key))?;
+        // Before the place moves: a checkpoint must not note as resolved what is yet to be done.
+        self.room(txn)?;
         self.place = (key, false);
         Ok(key)
     }
@@ -392,7 +404,6 @@ impl Applier {
         if tid.is_zero() || tid == own.base.delete_tid() || tid > self.batch.end {
             return Ok(());
         }
-        self.room(txn)?;
         let (key, seconds) = (own.base.key(), leaf.delete_ts.get());
         put::mark_deleted(&mut self.editor, txn, key, tid, seconds)?;
         self.raise(txn, leaf);
@@ -426,11 +437,18 @@ impl Applier {
 
     /// Notes in the slave's PFS record how far the pass is.
     fn note(&mut self, txn: &mut Txn<'_>) -> Result<()> {
+        let id = self.batch.pfs;
+        if !self.allow_deletes && self.brakes() {
+            let Some(first) = takeback::first(txn, id)? else {
+                return Ok(());
+            };
+            return pfs_edit::set_mark(&mut self.editor, txn, id, &first.to_bytes());
+        }
         let mut key = self.position();
         // What did not arrive is not resolved.
         if let Some(damage) = self.damage.first.first() {
             let class = damage.from.localization.class();
-            let localization = Localization::new(self.batch.pfs, class);
+            let localization = Localization::new(id, class);
             key = key.min(Key {
                 localization,
                 ..damage.from
@@ -440,7 +458,7 @@ impl Applier {
             return Ok(());
         };
         let bytes = mark::Cursor { key, ..cursor }.to_bytes();
-        pfs_edit::set_mark(&mut self.editor, txn, self.batch.pfs, &bytes)
+        pfs_edit::set_mark(&mut self.editor, txn, id, &bytes)
     }
 
     /// Stores the batch's end as what the slave has, if that is not so yet.

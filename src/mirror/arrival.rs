@@ -4,7 +4,7 @@
 use crate::error::{Class, Error, Result};
 use crate::format::node::{Base, LeafElement};
 use crate::format::record::{EntryHead, data_sum, data_zone, rt};
-use crate::format::{CrcKind, Key, Localization, Tid};
+use crate::format::{BUFFER, CrcKind, Key, Localization, Tid, XBUFFER, Zone};
 use std::borrow::Cow;
 use std::mem::offset_of;
 
@@ -32,6 +32,21 @@ pub fn element_key(leaf: &LeafElement, pfs: u16) -> Result<Key> {
         let found = key.rec_type;
         return Err(refused(format!(
             "record type 0x{found:02x} does not exist, at {key}"
+        )));
+    }
+    // What DragonFly never writes, and what does not go into the space of its type.
+    let len = leaf.data_len.get();
+    let fits = match u32::try_from(len)
+        .ok()
+        .and_then(|len| data_zone(key.rec_type, len))
+    {
+        Some(Zone::LARGE_DATA) => len as usize <= XBUFFER && (len as usize).is_multiple_of(BUFFER),
+        Some(_) => len as usize <= BUFFER,
+        None => false,
+    };
+    if !fits {
+        return Err(refused(format!(
+            "{len} bytes of data are impossible, at {key}"
         )));
     }
     let class = key.localization.class();

@@ -405,7 +405,8 @@ impl Copy<'_, '_, '_> {
     fn lanes(&self, members: &[Member], windows: &[Window]) -> Result<Vec<(usize, Lane)>> {
         let lanes = members.iter().zip(windows).map(|(member, window)| {
             let ready = &member.ready;
-            let mut lane = Lane::open(&self.request.source, *window, ready.slave)?;
+            let allowed = self.request.terms.allow_deletes;
+            let mut lane = Lane::open(&self.request.source, *window, ready.slave, allowed)?;
             let mut cursor = ready.cursor;
             cursor.end = window.end;
             lane.note_progress(cursor);

@@ -26,13 +26,19 @@ pub(super) struct Lane {
 impl Lane {
     /// Opens the session of one pass: the source shows itself and its window, the target its slave.
     /// Errors: class `Incompatible` if they do not belong together.
-    pub fn open(source: &SourcePfs, window: Window, slave: Slave) -> Result<Lane> {
+    pub fn open(
+        source: &SourcePfs,
+        window: Window,
+        slave: Slave,
+        allow_deletes: bool,
+    ) -> Result<Lane> {
         let mut target = greeted(source, slave)?;
         target.take(&pfsd(opening(source, &window)))?;
-        let batch = target.batch()?;
+        let mut applier = Applier::new(target.batch()?)?;
+        applier.allow_deletes(allow_deletes);
         Ok(Lane {
             target,
-            applier: Applier::new(batch)?,
+            applier,
             sieve: Sieve::new(window),
         })
     }

@@ -2,15 +2,15 @@
 //! source left would be taken for published by the next acknowledgement.
 
 use super::apply::Applied;
-use crate::btree::Editor;
+use crate::btree::{self, Editor};
 use crate::error::{Class, Error, Result};
-use crate::format::Tid;
 use crate::format::mark::{self, MARK_SIZE};
+use crate::format::{Key, Tid};
 use crate::fs::pfs::{self, Pfs};
 use crate::fs::pfs_edit;
 use crate::fs::rollback::{Rollback, RolledBack, roll_back};
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{Fetch, Store};
 
 /// The slave PFS `id` as stored. Errors: class `Usage` if there is none.
 fn load(store: &mut Store, id: u16) -> Result<Pfs> {
@@ -30,6 +30,19 @@ pub fn is_due(pfs: &Pfs) -> bool {
     cursor(pfs).is_some_and(|cursor| cursor.end == Tid::MAX)
 }
 
+/// The mark that says "take this back first", for the record of slave PFS `id` as it is now; `None`
+/// if it has none.
+pub fn first<F: Fetch + ?Sized>(fetch: &mut F, id: u16) -> Result<Option<mark::Cursor>> {
+    let leaf = btree::lookup(fetch, pfs::record_key(id), Tid::MAX)?;
+    Ok(leaf.map(|leaf| mark::Cursor {
+        key: Key::pfs_min(id),
+        end: Tid::MAX,
+        source: 0,
+        source_leaf: Tid::ZERO,
+        own_leaf: leaf.base.create_tid(),
+    }))
+}
+
 /// Takes slave PFS `id` back to its `sync_end_tid`, snapshots and configuration spared. That this
 /// is to be done is durable before it begins, so that an interruption does not leave half of it.
 pub fn take_back(
@@ -39,15 +52,9 @@ pub fn take_back(
     progress: &mut dyn Progress,
 ) -> Result<RolledBack> {
     let slave = load(store, id)?;
-    let Some(leaf) = slave.leaf.filter(|_| slave.is_slave()) else {
+    let first = first(store.view(), id)?.filter(|_| slave.is_slave());
+    let Some(first) = first else {
         return Err(Error::usage(format!("PFS {id} is no slave")));
-    };
-    let first = mark::Cursor {
-        key: crate::format::Key::pfs_min(id),
-        end: Tid::MAX,
-        source: 0,
-        source_leaf: Tid::ZERO,
-        own_leaf: leaf.base.create_tid(),
     };
     set_mark(store, id, now, &first.to_bytes())?;
     let what = Rollback {

@@ -217,7 +217,8 @@ impl<R: Read> Session<'_, '_, R> {
             Some(applier) => applier,
             None => {
                 let batch = self.target.batch().map_err(wrong)?;
-                let new = Applier::new(batch).map_err(wrong)?;
+                let mut new = Applier::new(batch).map_err(wrong)?;
+                new.allow_deletes(self.request.terms.allow_deletes);
                 (self.edge.events)(&Event::Batch(batch)).map_err(Failure::Wrong)?;
                 applier.insert(new)
             }
@@ -230,7 +231,9 @@ impl<R: Read> Session<'_, '_, R> {
     fn begin(&mut self) -> Result<Applier> {
         let batch = self.target.batch()?;
         (self.edge.events)(&Event::Batch(batch))?;
-        Applier::new(batch)
+        let mut applier = Applier::new(batch)?;
+        applier.allow_deletes(self.request.terms.allow_deletes);
+        Ok(applier)
     }
 
     /// Keeps what came of a batch that is not complete.
