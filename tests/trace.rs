@@ -13,7 +13,7 @@ use mallet::format::node::Base;
 use mallet::format::record::{ObjType, rt};
 use mallet::format::{BIGBLOCK, Key, Localization, Offset, ROOT_OBJ, Zone};
 use mallet::io::sim::{Event, SimDisk};
-use mallet::store::Store;
+use mallet::store::{Fetch, Store};
 use std::path::Path;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -84,14 +84,27 @@ fn traced(version: u32) -> Vec<String> {
         };
         put::create(&mut editor, &mut txn, &record).expect("a record");
         txn.commit().expect("a commit");
+        let header = *store.view().header();
+        header.zone(Zone::UNDO).next_offset.get() % 16384
     };
-    // The first one finds the volume as it was built; big-blocks are begun.
     let inode = files::inode(version, ObjType::File, ROOT_OBJ, mallet::format::Tid(1));
     let class = Localization::INODE;
     insert(1 << 40, rt::INODE, class, 0, inode.as_bytes());
-    insert(1 << 40, rt::DATA, Localization::MISC, 16384, &[1; 16384]);
+    // The first transactions begin a session and big-blocks; then until a buffer of the log begins.
+    let mut end = 0;
+    let mut data = || {
+        end += 16384;
+        insert(
+            1 << 40,
+            rt::DATA,
+            Localization::MISC,
+            end,
+            &[end as u8; 16384],
+        )
+    };
+    while data() != 0 {}
     disk.forget_log();
-    insert(1 << 40, rt::DATA, Localization::MISC, 32768, &[2; 16384]);
+    data();
     let events = disk.log().into_iter().map(|event| match event {
         Event::Write { at, bytes } => format!("write {} {}", what(&disk, at), bytes.len()),
         Event::Flush => "flush".to_owned(),

@@ -1,6 +1,6 @@
 //! `mirror-copy` between volumes of this machine, and what it would do.
 
-use super::args::{MirrorCopyArgs, MirrorPlanArgs};
+use super::args::{MirrorCopyArgs, MirrorPlanArgs, When};
 use super::json::hex;
 use super::mirror::{Wall, damage_event};
 use super::open::{Opened, Writable, now_us, open, open_rw_with, open_with, view_options};
@@ -17,7 +17,7 @@ use crate::mirror::{Need, SourcePfs, Terms, Window, plan_for};
 use crate::progress::Progress;
 use crate::store::{Fetch, Store, ViewOptions};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 use uuid::Uuid;
@@ -137,8 +137,7 @@ struct Opening {
 
 fn copied(source: &Spec, targets: &[Spec], cx: &Context) -> Outcome {
     let layout = Layout::of(source, targets)?;
-    let (mut opening, request, places) = opened(&layout, source, targets, cx)?;
-    let mut meter = cx.meter("mirror-copy", "records");
+    let (mut opening, mut request, places) = opened(&layout, source, targets, cx)?;
     let mut stores: Vec<Store> = Vec::new();
     let mut locks = Vec::new();
     for target in opening.targets.drain(..) {
@@ -149,6 +148,8 @@ fn copied(source: &Spec, targets: &[Spec], cx: &Context) -> Outcome {
         (Some(source), _) => Origin::Apart(&mut source.view),
         (None, at) => Origin::Inside(at.unwrap_or(0)),
     };
+    request.bytes_total = total(cx, &mut origin, &mut stores, &places, &request)?;
+    let mut meter = cx.meter("mirror-copy", "records");
     let teller = Teller { cx, targets };
     let start = std::time::Instant::now();
     let began = now_us(cx);
@@ -161,6 +162,40 @@ fn copied(source: &Spec, targets: &[Spec], cx: &Context) -> Outcome {
     let report = copy::copy(&mut origin, &mut stores, &places, &request, &mut edge)?;
     drop(meter);
     conclude(cx, targets, &stores, report)
+}
+
+/// The bytes of data that all targets together lack: for a bar, so only where there is one. It costs
+/// a scan without data.
+fn total(
+    cx: &Context,
+    origin: &mut Origin<'_>,
+    stores: &mut [Store],
+    places: &[Place],
+    request: &Request,
+) -> Result<Option<u64>> {
+    let watched = std::io::stderr().is_terminal() && cx.global.progress != When::Never;
+    if !watched || cx.ui.level() < 0 {
+        return Ok(None);
+    }
+    let mut meter = cx.meter("scan", "records");
+    let (from, identity) = (&request.source, &request.identity);
+    let mut windows = Vec::new();
+    for place in places {
+        let view = stores[place.store].view();
+        windows.push(ready::lacks(view, place.pfs, from, identity, &mut meter)?.0);
+    }
+    let end = windows.iter().map(|window| window.end).max();
+    for window in &mut windows {
+        window.end = end.unwrap_or(from.end);
+    }
+    let view = match origin {
+        Origin::Apart(view) => view,
+        Origin::Inside(store) => stores[*store].view(),
+    };
+    let needs = plan_for(view, from.id, &windows, &mut meter)?;
+    Ok(Some(
+        needs.iter().map(|need| need.counts.payload_bytes).sum(),
+    ))
 }
 
 /// Opens and checks everything, and makes the slaves that are to be made: not before all others fit.
@@ -291,30 +326,7 @@ fn conclude(cx: &Context, targets: &[Spec], stores: &[Store], report: Report) ->
         "flushes": flushes,
         "flush_seconds": flush_ns as f64 / 1e9,
     }));
-    let damaged = report
-        .targets
-        .iter()
-        .map(|t| t.damage.count)
-        .max()
-        .unwrap_or(0);
-    if let Some(worst) = report.targets.iter().max_by_key(|t| t.damage.count) {
-        for one in &worst.damage.first {
-            cx.ui.warn(one);
-        }
-    }
-    if damaged > 0 {
-        let count = size::counted(damaged, "record or node", "records or nodes");
-        let rest = match cx.global.accept_damage {
-            true => "everything else was copied and acknowledged",
-            false => {
-                "everything else was copied, and nothing acknowledged (--accept-damage: to \
-                 acknowledge)"
-            }
-        };
-        cx.ui.warn(format_args!(
-            "{count} of the source could not be read; {rest}"
-        ));
-    }
+    let damaged = damage(cx, &report);
     let mut worst: Option<Error> = report.stopped;
     for (spec, target) in targets.iter().zip(report.targets) {
         let Some(error) = target.error else { continue };
@@ -341,6 +353,35 @@ fn conclude(cx: &Context, targets: &[Spec], stores: &[Store], report: Report) ->
         None if damaged > 0 => Ok(Exit::Damage),
         None => Ok(Exit::Done),
     }
+}
+
+/// Lists what could not be read, and says what came of the rest. Gives the count.
+fn damage(cx: &Context, report: &Report) -> u64 {
+    let damaged = report
+        .targets
+        .iter()
+        .map(|t| t.damage.count)
+        .max()
+        .unwrap_or(0);
+    if let Some(worst) = report.targets.iter().max_by_key(|t| t.damage.count) {
+        for one in &worst.damage.first {
+            cx.ui.warn(one);
+        }
+    }
+    if damaged > 0 {
+        let count = size::counted(damaged, "record or node", "records or nodes");
+        let rest = match cx.global.accept_damage {
+            true => "everything else was copied and acknowledged",
+            false => {
+                "everything else was copied, and nothing acknowledged (--accept-damage: to \
+                 acknowledge)"
+            }
+        };
+        cx.ui.warn(format_args!(
+            "{count} of the source could not be read; {rest}"
+        ));
+    }
+    damaged
 }
 
 fn outcome(spec: &Spec, target: &copy::Outcome) -> Value {

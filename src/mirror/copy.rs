@@ -37,6 +37,8 @@ use crate::progress::{Progress, Status};
 use crate::store::{Fetch, Store, View};
 use std::time::Duration;
 
+/// Records between two looks at time and signals.
+pub(super) const RECORDS: u64 = 64;
 /// Data of one transaction where the source is in the slave's own volumes.
 const INSIDE: usize = 16 << 20;
 
@@ -340,8 +342,10 @@ impl Copy<'_, '_, '_> {
         let mut scan = Source::new(source.id, window, false);
         let mut status = Status::default();
         while let Some(item) = scan.next(fetch)? {
+            if status.items.is_multiple_of(RECORDS) {
+                progress.at(&status)?;
+            }
             status.items += 1;
-            progress.at(&status)?;
             if let Item::Record { leaf, .. } | Item::Pass(leaf) = &item {
                 histogram.add(leaf);
             }

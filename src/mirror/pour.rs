@@ -1,7 +1,7 @@
 //! The items of one scan poured into the slaves of a pass, and made durable in groups.
 
 use super::apply::{Applied, Ending};
-use super::copy::{Edge, Event, Place, Report, Request};
+use super::copy::{Edge, Event, Place, RECORDS, Report, Request};
 use super::lane::Lane;
 use super::link::{Link, Portion};
 use super::source::Item;
@@ -11,8 +11,6 @@ use crate::progress::Status;
 use crate::store::{Store, Txn};
 use std::time::Duration;
 
-/// Records between two looks at time and signals.
-const RECORDS: u64 = 64;
 /// How long to wait for the source before looking at time and signals.
 const WAIT: Duration = Duration::from_millis(100);
 

@@ -68,7 +68,11 @@ fn check_request(zone: Zone, len: usize) -> Result<u64> {
         Zone::LARGE_DATA => len.next_multiple_of(BUFFER),
         _ => align16(len as u64) as usize,
     };
-    if !zone.is_data() || size == 0 || size > XBUFFER {
+    let most = match zone {
+        Zone::LARGE_DATA => XBUFFER,
+        _ => BUFFER,
+    };
+    if !zone.is_data() || size == 0 || size > most {
         let text = format!("{len} bytes in {zone} cannot be allocated");
         return Err(Error::new(Class::Other, text));
     }

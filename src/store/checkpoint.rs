@@ -62,6 +62,9 @@ impl<'s> Prepared<'s> {
     /// Errors: class `NoSpace` where the log does not fit (the transaction can be dropped and made
     /// smaller then).
     pub fn new(store: &'s mut Store) -> Result<Prepared<'s>> {
+        if store.jump_due {
+            super::recover::jump(store)?;
+        }
         let kind = CrcKind::of_version(store.work.version.get());
         for frame in store.frames.iter_mut() {
             frame.seal(kind);
@@ -80,7 +83,7 @@ impl<'s> Prepared<'s> {
         }
         let (pieces, end) = log.finish(BLOCK);
         let bytes: u64 = pieces.iter().map(|(_, piece)| piece.len() as u64).sum();
-        let used = store.ring.distance(store.first, store.append.pos);
+        let used = store.log_used();
         if used + bytes + RING_SLACK > store.ring.bytes() {
             let text = format!(
                 "the changes need {bytes} bytes of UNDO log, and the FIFO has {} with {used} in use",
@@ -137,12 +140,12 @@ impl<'s> Logged<'s> {
 }
 
 impl Written<'_> {
-    /// Moves the start of the range to undo to the end of the log: the point of no return. `now` is
-    /// in microseconds since 1970.
+    /// Moves the start of the range to undo to the end of the log: the point of no return. `by` is
+    /// the transaction's TID, `now` is in microseconds since 1970.
     ///
     /// While the store is held this is left to a later checkpoint, and what comes back proves
     /// nothing: its TID is 0.
-    pub fn advance(self, now: u64) -> Result<Durable> {
+    pub fn advance(self, by: Tid, now: u64) -> Result<Durable> {
         let Written { store, end } = self;
         let mut header = store.work;
         let mut tid = Tid::ZERO;
@@ -155,8 +158,9 @@ impl Written<'_> {
             barrier(store)?;
             store.first = end.pos;
             store.behind = false;
-            tid = store.last_tid;
+            tid = by;
         }
+        store.last_tid = by;
         store.append = end;
         store.committed += 1;
         store.staged = 0;

@@ -248,7 +248,8 @@ impl Disks {
         }
     }
 
-    fn latch(&mut self, class: Class, text: String) -> Error {
+    /// Lets nothing be written any more, for this reason; gives the error that says so.
+    pub fn latch(&mut self, class: Class, text: String) -> Error {
         self.latched.get_or_insert((class, text.clone()));
         Error::new(class, text)
     }
@@ -273,11 +274,18 @@ impl Disks {
 
     /// Takes over what the device has completed, `min` operations at least.
     fn collect(&mut self, disk: usize, min: usize) -> Result<()> {
-        let device = &mut self.disks[disk].device;
+        let Disk {
+            device, unflushed, ..
+        } = &mut self.disks[disk];
         let mut completed = Vec::new();
-        device
-            .reap(min, &mut completed)
-            .map_err(|e| Error::io(format!("{}: waiting for the device", device.name()), e))?;
+        if let Err(error) = device.reap(min, &mut completed) {
+            let error = Error::io(format!("{}: waiting for the device", device.name()), error);
+            if *unflushed {
+                // Nobody knows what became of the writes.
+                self.latch(error.class(), error.to_string());
+            }
+            return Err(error);
+        }
         for Done { tag, op, result } in completed {
             let what = match op {
                 Op::Read { buf, .. } => {

@@ -74,6 +74,7 @@ pub(super) fn open(set: VolumeSet, options: &StoreOptions) -> Result<Store> {
         last_tid: header.next_tid(),
         staged: 0,
         unsettled: false,
+        jump_due: false,
         stamp: 0,
         written: Written::default(),
         view,
@@ -197,13 +198,21 @@ fn take_back_header(store: &mut Store, at: Offset) -> Result<()> {
     store.view.set().disks.write(disk, 0, buf)
 }
 
-/// Makes the log go on in a block of its own. After a crash its numbers jump, so that nothing that
-/// the crash left ahead can follow them.
+/// Makes the log go on in a block of its own. Its numbers jump, so that nothing that a crash left
+/// ahead can follow them. A volume can look clean and have such records: the crash lost the block
+/// that its log began with, and kept those behind. So every session jumps; on a clean volume the
+/// first checkpoint does it, and one that changes nothing writes nothing.
 fn begin_block(store: &mut Store, is_clean: bool) -> Result<()> {
     if is_clean && store.append.pos.is_multiple_of(BLOCK) {
         store.first = store.append.pos;
+        store.jump_due = store.work.version.get() >= SEQUENCED;
         return Ok(());
     }
+    jump(store)
+}
+
+/// Lets the numbers of the log jump, in the committed state.
+pub(super) fn jump(store: &mut Store) -> Result<()> {
     let jump = Append {
         pos: store.ring.wrap(store.append.pos.next_multiple_of(BLOCK)),
         seq: store.append.seq.wrapping_add(EPOCH),
@@ -211,13 +220,16 @@ fn begin_block(store: &mut Store, is_clean: bool) -> Result<()> {
     let (pieces, end) = Log::new(&store.ring, jump).fillers();
     store.written.undo += write_pieces(store, &pieces)?;
     barrier(store)?;
-    let mut header = store.work;
+    // A transaction may be open: its changes are not for this header.
+    let mut header = *store.view.header();
+    header.next_tid = store.work.next_tid;
     set_range(&mut header, end.pos, end.pos);
     write_header(store, &header)?;
     barrier(store)?;
-    store.work = header;
+    set_range(&mut store.work, end.pos, end.pos);
     store.view.set_header(&header);
     (store.append, store.first) = (end, end.pos);
+    store.jump_due = false;
     Ok(())
 }
 

@@ -100,6 +100,8 @@ pub struct Store {
     pub(super) staged: u64,
     /// Writes of an abandoned transaction may be under way.
     pub(super) unsettled: bool,
+    /// Whether the numbers of the log must jump before anything is logged.
+    pub(super) jump_due: bool,
     pub(super) stamp: u64,
     pub(super) written: Written,
 }
@@ -221,9 +223,19 @@ impl Store {
         self.stamp += 1;
     }
 
+    /// Bytes of the ring that must stay as they are: those that a crash leads back over, and a REDO
+    /// log that may have to be replayed.
+    pub(super) fn log_used(&self) -> u64 {
+        let from = |pos| self.ring.distance(pos, self.append.pos);
+        match self.recovered.redo.filter(|_| self.behind) {
+            Some(redo) => from(self.first).max(from(redo)),
+            None => from(self.first),
+        }
+    }
+
     /// The most that the log of one checkpoint may take, in bytes.
     pub(super) fn log_room(&self) -> u64 {
-        let used = self.ring.distance(self.first, self.append.pos);
+        let used = self.log_used();
         match self.held || self.behind {
             true => (self.ring.bytes() - used).saturating_sub(RING_SLACK),
             false => self.ring.bytes() / 2,
@@ -447,14 +459,21 @@ impl Txn<'_> {
     pub fn checkpoint(&mut self) -> Result<Durable> {
         self.store.check()?;
         self.checkpoints += 1;
-        self.store.last_tid = self.tid;
         if !self.is_dirty() {
             return Ok(Durable { tid: self.tid });
         }
-        super::checkpoint::Prepared::new(self.store)?
-            .log()?
-            .write()?
-            .advance(self.now)
+        let (tid, now) = (self.tid, self.now);
+        let prepared = super::checkpoint::Prepared::new(self.store)?;
+        let done = prepared
+            .log()
+            .and_then(|logged| logged.write())
+            .and_then(|written| written.advance(tid, now));
+        if let Err(error) = &done {
+            // The transaction's buffers are gone, and the device has some of them.
+            let disks = &mut self.store.view.set().disks;
+            disks.latch(error.class(), error.to_string());
+        }
+        done
     }
 
     /// Makes the changes durable. Without changes nothing is written.

@@ -227,6 +227,14 @@ impl Epoch {
         Survivors(vec![Keep::All; self.pending.len()])
     }
 
+    /// Only this write survives, and of that all but the first `sectors`; `None` if that is nothing.
+    pub fn beheaded(&self, index: usize, sectors: usize) -> Option<Survivors> {
+        let count = self.pending.get(index)?.2.len().div_ceil(TEAR);
+        let mut all = self.none();
+        all.0[index] = Keep::Sectors((0..count).map(|n| n >= sectors).collect());
+        (count > sectors).then_some(all)
+    }
+
     /// What `plan` asks for, none and all first; each once.
     pub fn survivors(&self, plan: Plan) -> Vec<Survivors> {
         let count = self.pending.len();
