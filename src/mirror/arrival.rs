@@ -8,9 +8,8 @@ use crate::format::{BUFFER, CrcKind, Key, Localization, Tid, XBUFFER, Zone};
 use std::borrow::Cow;
 use std::mem::offset_of;
 
-/// The highest TID that a stream may speak of. TIDs count up from 2^32 by the thousand; one that is
-/// higher is noise, and would use up the target's own.
-pub const TID_LIMIT: Tid = Tid(u64::MAX >> 1);
+/// The highest TID that a stream may speak of, and the highest object id.
+pub const TID_LIMIT: Tid = Tid::LIMIT;
 
 /// An error of class `Protocol`: the stream says what no source may say.
 pub fn refused(what: impl std::fmt::Display) -> Error {
@@ -25,7 +24,7 @@ pub fn localized(base: &Base, pfs: u16) -> Key {
 }
 
 /// The key of an element within PFS `pfs`. Errors, of class `Protocol`: a record type or a class
-/// that does not exist, TIDs that no element can have.
+/// that does not exist, TIDs and object ids that no element can have.
 pub fn element_key(leaf: &LeafElement, pfs: u16) -> Result<Key> {
     let key = localized(&leaf.base, pfs);
     if data_zone(key.rec_type, 0).is_none() {
@@ -52,6 +51,10 @@ pub fn element_key(leaf: &LeafElement, pfs: u16) -> Result<Key> {
     let class = key.localization.class();
     if ![Localization::INODE, Localization::MISC].contains(&class) {
         return Err(refused(format!("class {class} does not exist, at {key}")));
+    }
+    // The target's own ids are made above all that came.
+    if u64::try_from(key.obj_id).is_ok_and(|id| id > TID_LIMIT.0) {
+        return Err(refused(format!("an impossible object id, at {key}")));
     }
     let (create, delete) = (leaf.base.create_tid(), leaf.base.delete_tid());
     let sane = create > Tid(0) && create <= TID_LIMIT && delete <= TID_LIMIT;
