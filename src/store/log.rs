@@ -3,7 +3,8 @@
 //!
 //! Every checkpoint's records begin on a 4 KiB boundary and are filled up to one with numbered
 //! fillers, so that no block with committed records is ever written again. Where a checkpoint enters
-//! a 16 KiB buffer, all of it is formatted: what it does not use carries numbers that cannot follow.
+//! a 16 KiB buffer, or ends at one, all of it is formatted: what it does not use carries numbers that
+//! cannot follow.
 
 use super::undo::Ring;
 use crate::format::fifo::{self, SECTOR};
@@ -86,6 +87,11 @@ impl<'a> Log<'a> {
             self.record(fifo::DUMMY, SECTOR as usize, |_| {});
         }
         self.at.pos = self.ring.wrap(self.at.pos);
+        if self.at.pos.is_multiple_of(BUFFER as u64) && !self.pieces.is_empty() {
+            // Readers tell the end by what stands behind it; damage there would look like damage of
+            // the log. The slack of the ring has room for it.
+            self.enter();
+        }
         (self.pieces, self.at)
     }
 
@@ -254,7 +260,7 @@ mod tests {
             }
             prop_assert_eq!(found, expected);
             prop_assert_eq!(seq, end.seq);
-            if !end.pos.is_multiple_of(BUFFER as u64) {
+            {
                 let buffer = end.pos / BUFFER as u64 * BUFFER as u64;
                 let bytes = &image[buffer as usize..][..BUFFER];
                 let next = Record::at(bytes, (end.pos - buffer) as usize, Offset(buffer), version);
