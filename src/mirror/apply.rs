@@ -514,7 +514,7 @@ impl Fate {
 /// should have told of earlier comes as early as it can; `None` if nothing is to change.
 fn published_stays(own: Tid, told: Tid, batch: &Batch) -> Option<Tid> {
     let published = batch.synced;
-    // An older window, which was forced: the slave is to be as of then.
+    // An older window, which was forced.
     if batch.end < published {
         return Some(told);
     }
@@ -651,14 +651,11 @@ mod tests {
         for (own, told, end, expected) in [
             (0, 60, 100, Some(60)),
             (70, 60, 100, Some(60)),
-            // Told too late.
             (0, 20, 100, Some(51)),
             (51, 20, 100, None),
             (0, 20, 50, None),
-            // Deleted in public.
             (20, 60, 100, None),
             (50, 20, 100, None),
-            // Forced.
             (30, 20, 40, Some(20)),
         ] {
             let found = published_stays(Tid(own), Tid(told), &batch(end));
