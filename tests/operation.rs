@@ -34,7 +34,8 @@ fn open(disk: &SimDisk, dirty_bytes: usize) -> (Store, recover::Report) {
     let options = recover::OpenOptions {
         store: StoreOptions {
             dirty_bytes,
-            cache_bytes: 1 << 20,
+            // Not even the tree stays in memory.
+            cache_bytes: 64 << 10,
             ..StoreOptions::default()
         },
         redo: true,
