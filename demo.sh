@@ -117,10 +117,11 @@ same office.2 cellar.2
 say 'Another disk image. The copy of it, slowed down, is killed in the middle with kill -9.'
 head -c 48m /dev/urandom > second.raw
 run mallet put office.img#work second.raw /second.raw
-printf '$ mallet mirror-copy -b 3m office.img#1 attic.img#1 cellar.img#1 &\n'
-mallet mirror-copy -b 3m office.img#1 attic.img#1 cellar.img#1 2> killed.txt &
+printf '$ mallet mirror-copy -b 2m office.img#1 attic.img#1 cellar.img#1 &\n'
+mallet mirror-copy -b 2m office.img#1 attic.img#1 cellar.img#1 2> killed.txt &
 copy=$!
-sleep 12
+# What has come is made durable every ten seconds.
+sleep 13
 printf '$ kill -9 %s\n' $copy
 kill -9 $copy || fail 'the copy was over already'
 wait $copy 2> /dev/null && fail 'the copy was over already'

@@ -3,7 +3,7 @@
 use super::args::{MirrorCopyArgs, MirrorPlanArgs, When};
 use super::json::hex;
 use super::mirror::{Wall, damage_event};
-use super::open::{Opened, Writable, now_us, open, open_rw_with, open_with, view_options};
+use super::open::{Opened, Writable, now_us, open, open_rw_of, open_with, view_options};
 use super::spec::{Local, Pfs as Named, Spec, Volume};
 use super::{Context, Exit, Outcome, pfs as names, size};
 use crate::error::{Class, Error, Result};
@@ -206,11 +206,11 @@ fn opened(
     cx: &Context,
 ) -> Result<(Opening, Request, Vec<Place>)> {
     // All of them together have the memory that the options give.
-    let sets = layout.stores.len() + usize::from(layout.source.is_none());
-    let cache = cx.global.cache / sets.max(1) as u64;
+    let sets = (layout.stores.len() + usize::from(layout.source.is_none())).max(1);
+    let options = view_options(cx);
     let options = ViewOptions {
-        cache_bytes: usize::try_from(cache).unwrap_or(usize::MAX),
-        ..view_options(cx)
+        cache_bytes: options.cache_bytes / sets,
+        ..options
     };
     let mut opening = Opening {
         source: match layout.source {
@@ -221,7 +221,12 @@ fn opened(
         _streams: Vec::new(),
     };
     for spec in &layout.stores {
-        opening.targets.push(open_rw_with(cx, spec, cache)?);
+        opening.targets.push(open_rw_of(
+            cx,
+            spec,
+            layout.stores.len(),
+            options.cache_bytes,
+        )?);
     }
     let found = match (&mut opening.source, layout.source) {
         (Some(source), _) => source.pfs()?,

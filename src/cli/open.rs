@@ -63,6 +63,10 @@ fn named(view: &mut View, spec: &Local) -> Result<pfs::Pfs> {
     }
 }
 
+/// Memory for changes, and for reading ahead, that each of several volume sets has at least, in
+/// bytes.
+const SHARE_MIN: usize = 4 << 20;
+
 /// Opens what `spec` names for writing: nobody else reads or writes it meanwhile. What a crash left
 /// behind is recovered first, and notes say what that did.
 ///
@@ -72,12 +76,14 @@ fn named(view: &mut View, spec: &Local) -> Result<pfs::Pfs> {
 /// Errors: class `Usage` for another machine's volumes, `Busy` for volumes that somebody else uses,
 /// and what opening the devices, the set and the store says.
 pub fn open_rw(cx: &Context, spec: &Spec) -> Result<Writable> {
-    open_rw_with(cx, spec, cx.global.cache)
+    open_rw_of(cx, spec, 1, view_options(cx).cache_bytes)
 }
 
-/// As [`open_rw`], with so many bytes of memory for metadata.
-pub fn open_rw_with(cx: &Context, spec: &Spec, cache: u64) -> Result<Writable> {
+/// As [`open_rw`], one of `sets` volume sets that share the memory for changes; with `cache` bytes
+/// of memory for metadata.
+pub fn open_rw_of(cx: &Context, spec: &Spec, sets: usize, cache: usize) -> Result<Writable> {
     let spec = local(spec)?;
+    let (sets, usual) = (sets.max(1), StoreOptions::default());
     if cx.global.live {
         let text = "--live reads beside a writer; a command that writes cannot use it";
         return Err(Error::usage(text));
@@ -89,7 +95,7 @@ pub fn open_rw_with(cx: &Context, spec: &Spec, cache: u64) -> Result<Writable> {
     let devices = spec
         .volumes
         .iter()
-        .map(|volume| device(cx, volume, spec.volumes.len(), true))
+        .map(|volume| device(cx, volume, spec.volumes.len() * sets, true))
         .collect::<Result<Vec<_>>>()?;
     let set = VolumeSet::open(devices)?;
     for fault in set.warnings() {
@@ -97,9 +103,10 @@ pub fn open_rw_with(cx: &Context, spec: &Spec, cache: u64) -> Result<Writable> {
     }
     let options = recover::OpenOptions {
         store: StoreOptions {
-            cache_bytes: usize::try_from(cache).unwrap_or(usize::MAX),
+            cache_bytes: cache,
+            readahead_bytes: (usual.readahead_bytes / sets).max(SHARE_MIN),
+            dirty_bytes: (usual.dirty_bytes / sets).max(SHARE_MIN),
             watch: (!cx.global.force).then_some(WATCH),
-            ..StoreOptions::default()
         },
         redo: !cx.global.no_redo,
         now: now_us(cx),

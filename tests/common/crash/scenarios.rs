@@ -534,7 +534,10 @@ pub fn copies(version: u32, seed: u64, how: Mirroring) -> Scenario {
             stops.reverse();
             while let Some(stop) = stops.pop() {
                 let mut view = view_of(&source);
-                let set = stage.open()?;
+                let set = stage.open_with(StoreOptions {
+                    dirty_bytes: how.dirty_bytes,
+                    ..options()
+                })?;
                 stage.with(set, |store| {
                     one_copy(stage, store, &mut view, &request, StopAt(stop))?;
                     stage.ack(store, &[])
