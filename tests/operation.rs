@@ -241,6 +241,48 @@ fn one_checkpoint_will_do() {
     check_clean(&disk);
 }
 
+/// Once the operation is there, a failure of what comes behind it is none of its own.
+#[test]
+fn what_is_left_over_is_told() {
+    let disk = prepared();
+    let whole = disk.snapshot();
+    let flushes = {
+        let (mut store, _) = open(&whole, SMALL);
+        let before = whole.counts().flushes;
+        operate(&mut store, change_all).expect("space");
+        whole.counts().flushes - before
+    };
+    let (mut store, _) = open(&disk, SMALL);
+    // The last checkpoint, before it changes anything.
+    disk.inject_from(On::Flush, flushes - 3, Fault::Fail(5));
+    let (_, done) = operate(&mut store, change_all).expect("it is there");
+    assert!(done.changed && done.left_over);
+    assert!(store.begin(START).is_err());
+    disk.heal();
+    drop(store);
+    let (mut store, report) = open(&disk, SMALL);
+    assert_eq!(report.rolled_back, 0);
+    assert!(!old(store.view()).is_empty());
+    drop(store);
+    assert!(contents(&mut view(&disk), b"/d/large") == Some(noise(6 * MIB, 5)));
+    check_clean(&disk);
+}
+
+/// A change that makes its own checkpoints has no place in an operation.
+#[test]
+fn no_checkpoint_without_an_intent() {
+    let disk = prepared();
+    let (mut store, _) = open(&disk, 16 << 10);
+    let rows = records(store.view());
+    let failed = operate(&mut store, |op| {
+        let dir = resolve(op.txn(), Tree::current(0), b"/d", Final::Itself)?;
+        op.step(|txn, ops| ops.remove(txn, dir.inode.id.obj, b"large"))
+    });
+    let text = failed.expect_err("a refusal").to_string();
+    assert!(text.contains("in steps"), "{text}");
+    assert_eq!(records(store.view()), rows);
+}
+
 /// What has history keeps it, beside what has none.
 #[test]
 fn history_is_kept_where_it_is_wanted() {
