@@ -5,6 +5,7 @@ use super::freemap::{layer1, layer2};
 use super::{Fetch, Txn};
 use crate::error::{Class, Error, Result};
 use crate::format::freemap::{LAYER2_SPAN, Layer1, Layer2};
+use crate::format::volume::VolumeHeader;
 use crate::format::{
     ALIGNMENT, BIGBLOCK, BUFFER, CrcKind, Fault, NODE_SIZE, Offset, Rule, XBUFFER, Zone, align16,
 };
@@ -16,6 +17,8 @@ use zerocopy::little_endian::U64;
 const REST_CHECKPOINTS: u64 = 2;
 /// Microseconds that a freed big-block is left alone for, for the same reason.
 const REST_MICROS: u64 = 60_000_000;
+/// Big-blocks that one record may claim: one of each zone.
+const CLAIMS: i64 = 4;
 
 /// Big-blocks that were freed, and when: they may not be used again yet.
 #[derive(Debug, Default)]
@@ -60,6 +63,11 @@ impl Resting {
             *by + REST_CHECKPOINTS > committed || when.saturating_add(REST_MICROS) > now
         });
     }
+}
+
+/// Free big-blocks that file data leaves for metadata.
+fn spare(header: &VolumeHeader) -> i64 {
+    (header.stat_bigblocks.get() / 64).clamp(1, 4)
 }
 
 /// Whether space of `len` bytes in `zone` can be asked for at all.
@@ -196,7 +204,7 @@ impl Txn<'_> {
     /// full volume can still be changed.
     fn may_claim(&self, zone: Zone, at: Offset, hurry: bool) -> bool {
         let header = self.header();
-        let spare = (header.stat_bigblocks.get() / 64).clamp(1, 4);
+        let spare = spare(header);
         let is_data = zone == Zone::LARGE_DATA || zone == Zone::SMALL_DATA;
         let store = &self.store;
         let may_use = |at| {
@@ -207,6 +215,21 @@ impl Txn<'_> {
         // Big-blocks that must rest are counted as free.
         let free = header.stat_freebigblocks.get() - store.resting.unusable(&may_use);
         (!is_data || free > spare) && may_use(at)
+    }
+
+    /// Whether so little space is left that the next record may find none, and a checkpoint would
+    /// release some: big-blocks that were freed since the last one.
+    pub fn is_cramped(&self) -> bool {
+        let (store, header) = (&self.store, self.header());
+        let free = header.stat_freebigblocks.get();
+        let few = spare(header) + CLAIMS;
+        if store.held || free - store.resting.blocks.len() as i64 >= few {
+            return false;
+        }
+        let committed = store.beyond_recall();
+        let may_use = |at| store.resting.may_use(at, committed, self.now(), true);
+        let waiting = store.resting.unusable(&may_use);
+        waiting > 0 && free - waiting < few
     }
 
     /// Gives space back (format.md §7.4).
