@@ -271,6 +271,7 @@ fn request(cx: &Context, source: &Pfs) -> Request {
         terms: Terms {
             allow_deletes: cx.global.allow_deletes,
             accept_damage: cx.global.accept_damage,
+            allow_older: cx.global.force,
             withhold: false,
         },
         bandwidth: cx.global.bandwidth.filter(|rate| *rate > 0),

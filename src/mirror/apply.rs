@@ -78,6 +78,8 @@ pub struct Terms {
     pub allow_deletes: bool,
     /// Though not everything of it arrived whole.
     pub accept_damage: bool,
+    /// Though the source does not go as far as the slave: what lies behind its end is not looked at.
+    pub allow_older: bool,
     /// In no case: an earlier batch of the session was not acknowledged.
     pub withhold: bool,
 }

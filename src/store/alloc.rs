@@ -95,10 +95,17 @@ impl Txn<'_> {
             Some(at) => Ok(at),
             None => match self.search(zone, size, true)? {
                 Some(at) => Ok(at),
-                None => Err(Error::new(
-                    Class::NoSpace,
-                    format!("no space for {len} bytes in {zone}: the file system is full"),
-                )),
+                None => {
+                    let header = self.header();
+                    let text = format!(
+                        "no space for {len} bytes of {}: {} of {} big-blocks are free, and those are \
+                         kept for metadata or were freed just now",
+                        zone.label(),
+                        header.stat_freebigblocks,
+                        header.stat_bigblocks
+                    );
+                    Err(Error::new(Class::NoSpace, text))
+                }
             },
         }
     }
