@@ -9,7 +9,7 @@ mod seeds;
 #[path = "common/targets/mod.rs"]
 mod targets;
 
-use common::unpack;
+use common::{unpack, victim};
 use mallet::check::{self, Finding, Severity};
 use mallet::store::{View, ViewOptions, VolumeSet};
 use mutate::{Random, mutated};
@@ -119,6 +119,11 @@ fn stream() {
 #[test]
 fn image() {
     run("image", 12);
+}
+
+#[test]
+fn apply() {
+    run("apply", 30);
 }
 
 #[test]

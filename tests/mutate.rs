@@ -6,20 +6,19 @@ mod common;
 #[allow(dead_code)]
 #[path = "common/mutate.rs"]
 mod mutate;
+#[allow(dead_code)]
+#[path = "common/wreck.rs"]
+mod wreck;
 
-use common::golden;
-use common::patch::{Image, Place};
 use common::readers;
 use mallet::check::Options;
-use mallet::format::{BUFFER, NODE_SIZE, Offset, Zone};
 use mallet::io::{Buf, Device, Done, Op};
 use mutate::Random;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use zerocopy::IntoBytes;
+use wreck::Base;
 
 /// Damaged volumes tried; with `MALLET_SOAK` set twenty times as many.
 const CASES: u64 = 1000;
@@ -27,134 +26,6 @@ const CASES: u64 = 1000;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Bound of the whole process's memory: two threads with two caches of 4 MiB each.
 const MEMORY_MAX_KIB: u64 = 384 << 10;
-
-/// A volume to damage, with the places worth damaging.
-struct Base {
-    path: PathBuf,
-    nodes: Vec<Offset>,
-    records: Vec<Place>,
-    /// Layer-2 entries of the big-blocks in use.
-    layer2: Vec<Offset>,
-    layer1: Offset,
-    /// The FIFO's buffers around its range to undo.
-    fifo: Vec<Offset>,
-}
-
-impl Base {
-    fn new(name: &str) -> Base {
-        let path = golden::testdata(name);
-        let image = Image::over(&path);
-        let records = image.records();
-        let mut nodes: Vec<Offset> = records.iter().map(|p| p.node).collect();
-        nodes.push(image.root());
-        nodes.dedup();
-        let header = image.header();
-        let used = (0..header.buffer_space() >> 23)
-            .map(|i| image.layer2(Offset::new(Zone::RAW_BUFFER, 0, i << 23)))
-            .filter(|(_, entry)| entry.owner() != Zone::FREE)
-            .map(|(place, _)| place);
-        let undo = Offset(header.undo_array[0].get());
-        Base {
-            layer2: used.collect(),
-            layer1: image.layer1_place(Offset(0)),
-            fifo: (0..24)
-                .map(|i| Offset(undo.0 + i * BUFFER as u64))
-                .collect(),
-            path,
-            nodes,
-            records,
-        }
-    }
-
-    /// An address that means something here: a loop, a wrong type, a wrong place.
-    fn pointer(&self, random: &mut Random) -> u64 {
-        let node = self.nodes[random.below(self.nodes.len())].0;
-        let record = self.records[random.below(self.records.len())].leaf;
-        match random.below(6) {
-            0 | 1 => node,
-            2 => record.data_offset.get(),
-            3 => record.base.create_tid.get(),
-            4 => record.base.obj_id.get().cast_unsigned(),
-            _ => node ^ 1 << random.below(64),
-        }
-    }
-
-    /// Changes a few bytes of a structure.
-    fn mangle(&self, bytes: &mut [u8], random: &mut Random) {
-        let at = random.below(bytes.len());
-        match random.below(5) {
-            0 => bytes[at] ^= 1 << random.below(8),
-            1 => bytes[at] = random.any() as u8,
-            2 => {
-                let width = (2 << random.below(3)).min(bytes.len());
-                let at = (at & !(width - 1)).min(bytes.len() - width);
-                let value = [0, 1, u64::MAX, 1 << 63, 63, 64, 4096][random.below(7)];
-                bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
-            }
-            3 if bytes.len() >= 8 => {
-                let at = (at & !7).min(bytes.len() - 8);
-                bytes[at..at + 8].copy_from_slice(&self.pointer(random).to_le_bytes());
-            }
-            _ => {
-                let len = (64 >> random.below(4)).min(bytes.len());
-                let (from, to) = (
-                    random.below(bytes.len() - len + 1) & !7,
-                    random.below(bytes.len() - len + 1) & !7,
-                );
-                bytes.copy_within(from..from + len, to);
-            }
-        }
-    }
-
-    /// Damages one structure of `image`; with its checksum made good two times in three.
-    fn damage(&self, image: &Image, random: &mut Random) {
-        let seal = random.below(3) != 0;
-        let raw = |image: &Image, at: Offset, len: usize, random: &mut Random| {
-            let mut bytes = image.read(at, len);
-            self.mangle(&mut bytes, random);
-            image.write(at, &bytes);
-        };
-        match random.below(16) {
-            0 => {
-                // Mostly behind the fields that make it a volume at all.
-                let from = if random.below(4) == 0 { 0 } else { 0xC8 };
-                image.edit_header(|h| self.mangle(&mut h.as_mut_bytes()[from..], random));
-            }
-            1 => {
-                let at = self.fifo[random.below(self.fifo.len())];
-                raw(image, at, BUFFER, random);
-            }
-            2 | 3 => {
-                let at = self.layer2[random.below(self.layer2.len())];
-                image.edit_sealed(at, 16, |entry| self.mangle(entry, random));
-            }
-            4 => image.edit_sealed(self.layer1, 32, |entry| self.mangle(entry, random)),
-            5..=7 => {
-                let at = self.nodes[random.below(self.nodes.len())];
-                if seal {
-                    // Its head, or anything in it.
-                    let len = if random.below(2) == 0 { 256 } else { NODE_SIZE };
-                    image.edit_node(at, |n| self.mangle(&mut n.as_mut_bytes()[4..len], random));
-                } else {
-                    raw(image, at, NODE_SIZE, random);
-                }
-            }
-            8..=11 => {
-                let place = self.records[random.below(self.records.len())];
-                image.edit_leaf(&place, |leaf| self.mangle(leaf.as_mut_bytes(), random));
-            }
-            _ => {
-                let place = self.records[random.below(self.records.len())];
-                if seal {
-                    image.edit_data(&place, |data| self.mangle(data, random));
-                } else {
-                    let len = place.leaf.data_len.get() as usize;
-                    raw(image, place.leaf.data_offset(), len, random);
-                }
-            }
-        }
-    }
-}
 
 /// A device that ends early.
 struct Short {
@@ -192,7 +63,7 @@ impl Device for Short {
 fn run(bases: &[Base], seed: u64) {
     let mut random = Random::new(seed);
     let base = &bases[random.below(bases.len())];
-    let image = Image::over(&base.path);
+    let image = base.image();
     for _ in 0..1 + random.below(6) {
         base.damage(&image, &mut random);
     }
@@ -234,7 +105,7 @@ fn damaged_volumes_are_survived() {
         "crash/crash-v4-n053.img",
         "crash/crash-v3-n180.img",
     ];
-    let bases: Vec<Base> = names.iter().map(|name| Base::new(name)).collect();
+    let bases: Vec<Base> = names.iter().map(|name| Base::testdata(name)).collect();
     let one = std::env::var("MALLET_SEED").ok();
     if let Some(text) = one {
         let digits = text.trim_start_matches("0x");

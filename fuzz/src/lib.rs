@@ -4,3 +4,6 @@
 pub mod targets;
 #[path = "../../tests/common/unpack.rs"]
 mod unpack;
+#[allow(dead_code)]
+#[path = "../../tests/common/victim.rs"]
+mod victim;

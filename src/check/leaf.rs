@@ -4,7 +4,7 @@
 use super::Run;
 use super::media::Media;
 use crate::format::node::{LeafElement, RECORD};
-use crate::format::record::{NAME_MAX, PATH_MAX, data_zone, rt};
+use crate::format::record::{NAME_MAX, PATH_MAX, classes, data_zone, rt};
 use crate::format::{
     BUFFER, Fault, Key, LARGE_DATA, Localization, Offset, ROOT_OBJ, Rule, Tid, XBUFFER, Zone,
     align16,
@@ -140,7 +140,7 @@ pub(super) fn check(
         let found = format!("0x{:02x}", base.btype);
         fault(Rule::LeafBtype, "'R' (0x52)".into(), found);
     }
-    match class(rec_type) {
+    match classes(rec_type) {
         None => fault(
             Rule::LeafRecType,
             "a record type that exists".into(),
@@ -217,16 +217,6 @@ fn next_tid(run: &mut Run<'_>, leaf: &LeafElement, at: Offset) {
     } else {
         run.sink.error(fault, describe(leaf));
     }
-}
-
-/// The localization classes in which a record type can stand.
-fn class(rec_type: u16) -> Option<&'static [u16]> {
-    Some(match rec_type {
-        rt::INODE | rt::SNAPSHOT | rt::CONFIG => &[Localization::INODE],
-        rt::DIRENTRY => &[Localization::INODE, Localization::MISC],
-        rt::DATA | rt::DB | rt::EXT | rt::FIX | rt::PFS => &[Localization::MISC],
-        _ => return None,
-    })
 }
 
 /// The address of element `index` of the node at `node`.

@@ -170,6 +170,9 @@ impl Tid {
     pub const MAX: Tid = Tid(u64::MAX);
     /// None, or "not deleted".
     pub const ZERO: Tid = Tid(0);
+    /// The highest that is believed. TIDs count up from 2^32 by the thousand; one that is higher is
+    /// noise, and following it would use up the object ids, which are TIDs of 63 bits.
+    pub const LIMIT: Tid = Tid((1 << 62) - 1);
 
     /// The next number.
     pub fn next(self) -> Tid {

@@ -393,6 +393,17 @@ pub fn data_crc_ok(leaf: &LeafElement, data: &[u8], version: u32) -> bool {
     .is_some()
 }
 
+/// The localization classes in which a record of `rec_type` can stand; `None` for types that do not
+/// exist.
+pub fn classes(rec_type: u16) -> Option<&'static [u16]> {
+    Some(match rec_type {
+        rt::INODE | rt::SNAPSHOT | rt::CONFIG => &[Localization::INODE],
+        rt::DIRENTRY => &[Localization::INODE, Localization::MISC],
+        rt::DATA | rt::DB | rt::EXT | rt::FIX | rt::PFS => &[Localization::MISC],
+        _ => return None,
+    })
+}
+
 /// The zone in which a record of `rec_type` with `len` bytes of data lives; `None` for types that
 /// do not exist.
 pub fn data_zone(rec_type: u16, len: u32) -> Option<Zone> {

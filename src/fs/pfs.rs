@@ -160,7 +160,14 @@ pub fn standing_intent<F: Fetch + ?Sized>(fetch: &mut F, id: u16) -> Result<Opti
 /// The valid intent in a record, if the header says that nobody else has written since.
 fn intent<F: Fetch + ?Sized>(fetch: &F, data: &PfsData, leaf: &LeafElement) -> Option<Intent> {
     let intent = Intent::read(&data.reserved03, leaf.base.create_tid())?;
-    (intent.next_tid == fetch.header().next_tid() && !intent.tid.is_zero()).then_some(intent)
+    stands(&intent, fetch.header().next_tid()).then_some(intent)
+}
+
+/// Whether an intent holds on a volume whose header says `next_tid`: nobody else has written since,
+/// and its TID is one that an operation under that record can have.
+pub fn stands(intent: &Intent, next_tid: Tid) -> bool {
+    let possible = intent.own_leaf.max(Tid(2))..=next_tid;
+    intent.next_tid == next_tid && possible.contains(&intent.tid)
 }
 
 /// The last TID before `tid`, which is not 0.

@@ -10,9 +10,6 @@ use crate::format::Tid;
 use crate::format::mark::{Cursor, Intent, MARK_SIZE};
 use crate::store::{Fetch, Store, StoreOptions, VolumeSet};
 
-/// TIDs from here on are none that a volume can come to carry.
-const TID_MAX: Tid = Tid(0xFFFF_FFFF_FF00_0000);
-
 /// How to open.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
@@ -68,14 +65,13 @@ pub fn open(set: VolumeSet, options: &OpenOptions) -> Result<(Store, Report)> {
 
 /// The next TID will be above all in use.
 fn raise_tids(store: &mut Store) -> Result<()> {
-    let mut highest = pfs::committed_end(store.view())?;
+    let end = pfs::committed_end(store.view())?;
+    store.raise_tid(end);
     for pfs in pfs::all(store.view())? {
-        let data = &pfs.data;
-        let tids = [data.sync_beg_tid, data.sync_end_tid].map(|tid| Tid(tid.get()));
-        let tids = tids.into_iter().filter(|tid| *tid < TID_MAX);
-        highest = tids.fold(highest, Tid::max);
+        for tid in [pfs.data.sync_beg_tid, pfs.data.sync_end_tid] {
+            store.raise_tid(Tid(tid.get()));
+        }
     }
-    store.raise_tid(highest);
     Ok(())
 }
 
@@ -114,10 +110,12 @@ fn half_done(pfs: &Pfs, next_tid: Tid) -> Option<Tid> {
     let mark = &pfs.data.reserved03;
     if let Some(intent) = Intent::read(mark, own_leaf) {
         // Another system that has written since has built on what is there.
-        let untouched = intent.next_tid == next_tid && intent.tid > Tid(1);
-        return untouched.then(|| Tid(intent.tid.0 - 1));
+        let stands = pfs::stands(&intent, next_tid);
+        return stands.then(|| Tid(intent.tid.0.saturating_sub(1)));
     }
     let cursor = Cursor::read(mark, pfs.id, own_leaf)?;
-    let is_wrong = cursor.end == Tid::MAX && pfs.is_slave();
-    is_wrong.then(|| pfs.data.sync_end_tid())
+    let to = pfs.data.sync_end_tid();
+    // Nothing can lie above an end that is not believed.
+    let is_wrong = cursor.end == Tid::MAX && pfs.is_slave() && to <= Tid::LIMIT;
+    is_wrong.then_some(to)
 }

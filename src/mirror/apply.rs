@@ -406,9 +406,13 @@ impl Applier {
         if tid.is_zero() || tid == own.base.delete_tid() || tid > self.batch.end {
             return Ok(());
         }
+        let Some(tid) = published_stays(own.base.delete_tid(), tid, &self.batch) else {
+            return Ok(());
+        };
         let (key, seconds) = (own.base.key(), leaf.delete_ts.get());
         put::mark_deleted(&mut self.editor, txn, key, tid, seconds)?;
         self.raise(txn, leaf);
+        self.raise_to(txn, tid);
         self.applied.deleted += 1;
         Ok(())
     }
@@ -498,11 +502,27 @@ impl Fate {
             return Fate::Stays;
         }
         match own.base.create_tid() == batch.end {
+            // Published already: a deletion there could not be taken back.
+            false if batch.end == batch.synced => Fate::Stays,
             false => Fate::Deleted,
             true if batch.end > batch.synced => Fate::Destroyed,
             true => Fate::Stays,
         }
     }
+}
+
+/// The deletion to give an element that is deleted at `own` (0: not) and, as its source says, at
+/// `told`: the source's, unless that changes what the slave has published. A deletion that the source
+/// should have told of earlier comes as early as it can; `None` if nothing is to change.
+fn published_stays(own: Tid, told: Tid, batch: &Batch) -> Option<Tid> {
+    let published = batch.synced;
+    // An older window, which was forced: the slave is to be as of then.
+    if batch.end < published {
+        return Some(told);
+    }
+    let was_published = !own.is_zero() && own <= published;
+    let tid = told.max(published.next());
+    (!was_published && tid <= batch.end && tid != own).then_some(tid)
 }
 
 /// The next key of one that an element of a stream can have.
@@ -610,12 +630,41 @@ mod tests {
             (100, 0, 50, Destroyed),
             (100, 120, 50, Destroyed),
             (100, 0, 100, Stays),
+            // What is published is not unpublished.
+            (10, 0, 100, Stays),
+            (10, 0, 150, Deleted),
         ] {
             let found = fate(rt::DATA, create, delete, synced);
             assert_eq!(found, expected, "{create} {delete} {synced}");
             for local in [rt::CONFIG, rt::SNAPSHOT] {
                 assert_eq!(fate(local, create, delete, synced), Stays);
             }
+        }
+    }
+
+    #[test]
+    fn deletions_leave_alone_what_is_published() {
+        let batch = |end| Batch {
+            pfs: 1,
+            begin: Tid(1),
+            end: Tid(end),
+            synced: Tid(50),
+        };
+        for (own, told, end, expected) in [
+            (0, 60, 100, Some(60)),
+            (70, 60, 100, Some(60)),
+            // Told too late.
+            (0, 20, 100, Some(51)),
+            (51, 20, 100, None),
+            (0, 20, 50, None),
+            // Deleted in public.
+            (20, 60, 100, None),
+            (50, 20, 100, None),
+            // Forced.
+            (30, 20, 40, Some(20)),
+        ] {
+            let found = published_stays(Tid(own), Tid(told), &batch(end));
+            assert_eq!(found, expected.map(Tid), "{own} {told} {end}");
         }
     }
 

@@ -3,14 +3,13 @@
 
 use crate::error::{Class, Error, Result};
 use crate::format::node::{Base, LeafElement};
-use crate::format::record::{EntryHead, data_sum, data_zone, rt};
+use crate::format::record::{EntryHead, classes, data_sum, data_zone, rt};
 use crate::format::{BUFFER, CrcKind, Key, Localization, Tid, XBUFFER, Zone};
 use std::borrow::Cow;
 use std::mem::offset_of;
 
-/// The highest TID that a stream may speak of. TIDs count up from 2^32 by the thousand; one that is
-/// higher is noise, and would use up the target's own.
-pub const TID_LIMIT: Tid = Tid(u64::MAX >> 1);
+/// The highest TID that a stream may speak of, and the highest object id.
+pub const TID_LIMIT: Tid = Tid::LIMIT;
 
 /// An error of class `Protocol`: the stream says what no source may say.
 pub fn refused(what: impl std::fmt::Display) -> Error {
@@ -25,7 +24,7 @@ pub fn localized(base: &Base, pfs: u16) -> Key {
 }
 
 /// The key of an element within PFS `pfs`. Errors, of class `Protocol`: a record type or a class
-/// that does not exist, TIDs that no element can have.
+/// that does not exist, TIDs and object ids that no element can have.
 pub fn element_key(leaf: &LeafElement, pfs: u16) -> Result<Key> {
     let key = localized(&leaf.base, pfs);
     if data_zone(key.rec_type, 0).is_none() {
@@ -50,11 +49,18 @@ pub fn element_key(leaf: &LeafElement, pfs: u16) -> Result<Key> {
         )));
     }
     let class = key.localization.class();
-    if ![Localization::INODE, Localization::MISC].contains(&class) {
-        return Err(refused(format!("class {class} does not exist, at {key}")));
+    if classes(key.rec_type).is_none_or(|classes| !classes.contains(&class)) {
+        let rec_type = key.rec_type;
+        return Err(refused(format!(
+            "class {class} is none of record type 0x{rec_type:02x}, at {key}"
+        )));
+    }
+    // The target's own ids are made above all that came.
+    if !(1..=TID_LIMIT.0.cast_signed()).contains(&key.obj_id) {
+        return Err(refused(format!("an impossible object id, at {key}")));
     }
     let (create, delete) = (leaf.base.create_tid(), leaf.base.delete_tid());
-    let sane = create > Tid(0) && create <= TID_LIMIT && delete <= TID_LIMIT;
+    let sane = create > Tid(1) && create <= TID_LIMIT && delete <= TID_LIMIT;
     if !sane || (!delete.is_zero() && delete <= create) {
         return Err(refused(format!(
             "created at {create} and deleted at {delete} is impossible, at {key}"
@@ -156,6 +162,7 @@ mod tests {
         let mut leaf = LeafElement::new_zeroed();
         leaf.base.rec_type.set(rec_type);
         leaf.base.localization.set(0x0003_0002);
+        leaf.base.obj_id.set(0x40);
         leaf.base.create_tid.set(0x50);
         leaf.data_offset.set(1);
         leaf.data_len.set(data.len() as i32);
@@ -173,7 +180,13 @@ mod tests {
     #[test]
     fn impossible_elements_are_refused() {
         let good = leaf(rt::DATA, b"", CrcKind::Ieee);
-        let spoil: [&dyn Fn(&mut LeafElement); 7] = [
+        let spoil: [&dyn Fn(&mut LeafElement); 13] = [
+            &|l| l.base.obj_id.set(0),
+            &|l| l.base.obj_id.set(-1),
+            &|l| l.base.obj_id.set(1 << 62),
+            &|l| l.base.create_tid.set(1),
+            &|l| l.base.create_tid.set(1 << 62),
+            &|l| l.base.localization.set(0x0003_0001),
             &|l| l.base.rec_type.set(0x77),
             &|l| l.base.localization.set(0x0003_0000),
             &|l| l.base.create_tid.set(0),

@@ -229,8 +229,7 @@ impl Target {
                 "a window that ends at {end} is impossible"
             )));
         }
-        // After a batch that was not acknowledged, its end is where the next one begins.
-        if self.force || self.withheld {
+        if self.force {
             return Ok(());
         }
         if end < synced {
@@ -241,6 +240,10 @@ impl Target {
                      an older stream (--force: apply it, and let the slave be as of {end} again)"
                 ),
             ));
+        }
+        // After a batch that was not acknowledged, its end is where the next one begins.
+        if self.withheld {
+            return Ok(());
         }
         // A begin that is the master's own floor, as the original always has it, says nothing.
         let floor = self.told.map_or(0, |told| told.sync_beg_tid.get());

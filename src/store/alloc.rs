@@ -220,7 +220,8 @@ impl Txn<'_> {
                 .may_use(at, store.beyond_recall(), self.now(), hurry)
         };
         // Big-blocks that must rest are counted as free.
-        let free = header.stat_freebigblocks.get() - store.resting.unusable(&may_use);
+        let free = header.stat_freebigblocks.get();
+        let free = free.saturating_sub(store.resting.unusable(&may_use));
         (!is_data || free > spare) && may_use(at)
     }
 

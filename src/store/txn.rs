@@ -161,10 +161,13 @@ impl Store {
         Ok(Tid(tid))
     }
 
-    /// The next TID will be above `tid`.
+    /// The next TID will be above `tid`. One above [`Tid::LIMIT`] is not believed: damage is not to
+    /// use up the TIDs.
     pub fn raise_tid(&mut self, tid: Tid) {
-        let next = self.work.next_tid.get().max(tid.0.min(TID_MAX));
-        self.work.next_tid.set(next);
+        if tid <= Tid::LIMIT {
+            let next = self.work.next_tid.get().max(tid.0);
+            self.work.next_tid.set(next);
+        }
     }
 
     /// While held, commits leave the start of the range to undo where it is: a crash takes all of
@@ -403,7 +406,7 @@ impl Txn<'_> {
         count.set(count.get().saturating_add(by));
     }
 
-    /// A fresh TID for use as an object id.
+    /// A fresh TID for use as an object id. Errors: class `NoSpace` where there are no more.
     pub fn new_object(&mut self) -> Result<i64> {
         let tid = match &mut self.aside {
             None => self.store.next_tid()?,
@@ -417,8 +420,8 @@ impl Txn<'_> {
                 Tid(tid)
             }
         };
-        // TIDs end below this.
-        Ok(i64::try_from(tid.0).unwrap_or(i64::MAX))
+        let text = "the file system has used up its object ids";
+        i64::try_from(tid.0).map_err(|_| Error::new(Class::NoSpace, text))
     }
 
     /// Sets TIDs aside for `count` objects: later ones of this transaction are made of them, so that
@@ -430,7 +433,7 @@ impl Txn<'_> {
             return Err(no_more_tids());
         }
         self.aside = Some(first..end);
-        self.store.raise_tid(Tid(end));
+        self.store.work.next_tid.set(first.max(end));
         Ok(Tid(self.store.work.next_tid.get()))
     }
 

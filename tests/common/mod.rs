@@ -17,6 +17,7 @@ pub mod records;
 pub mod slave;
 pub mod streams;
 pub mod unpack;
+pub mod victim;
 
 /// How many cases a random test tries: `cases`, times what `make soak` says in `MALLET_SOAK`.
 pub fn soak(cases: u64) -> u64 {

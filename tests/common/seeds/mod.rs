@@ -110,6 +110,7 @@ pub fn from_golden(golden_dir: &Path) -> Vec<Seed> {
         stream_seed(&golden::bytes(golden_dir, path), path, &mut seeds);
     }
     image_seeds(&mut seeds);
+    apply_seeds(&mut seeds);
     let tables = tables::seeds().into_iter();
     seeds.extend(tables.map(|(name, bytes)| ("probe", name.to_owned(), bytes)));
     seeds
@@ -150,6 +151,34 @@ fn image_seeds(seeds: &mut Vec<Seed>) {
             seeds.push(("image", format!("{base}-{what}-changed"), bytes));
         }
     }
+}
+
+/// Each stream whole, and with a record of each kind of change; and one of marks only.
+fn apply_seeds(seeds: &mut Vec<Seed>) {
+    for stream in 0..3u8 {
+        for mode in [0, 3, 6] {
+            seeds.push((
+                "apply",
+                format!("{stream}-{mode}-whole"),
+                vec![stream, mode],
+            ));
+        }
+        for how in 0..8u8 {
+            let mut bytes = vec![stream, 6];
+            for index in 0..3u8 {
+                // A record's key and TIDs begin here.
+                let offset = 8 * index;
+                bytes.extend([how, 3, 5 + 9 * index, 0, offset, 0]);
+                bytes.extend([0x30 + index, 0, 0, 0, 1, 0, 0, 0]);
+            }
+            seeds.push(("apply", format!("{stream}-{how}-changed"), bytes));
+        }
+    }
+    let mut bytes = vec![3, 2];
+    for kind in [Kind::Sync, Kind::Idle, Kind::Term] {
+        append_mark(&mut bytes, kind);
+    }
+    seeds.push(("apply", "marks".to_owned(), bytes));
 }
 
 fn header_seed(volume: &Volume, seeds: &mut Vec<Seed>) {

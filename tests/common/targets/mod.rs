@@ -6,6 +6,7 @@
 //! parser it drives nor in its own assertions, which say what holds for whatever a parser accepts.
 //! Checksums stop most inputs early, so a target also looks at its input with the sums put right.
 
+pub mod apply;
 pub mod base;
 pub mod image;
 pub mod media;
@@ -24,6 +25,7 @@ pub const ALL: &[Target] = &[
     ("stream", stream::stream),
     ("image", image::image),
     ("probe", probe::probe),
+    ("apply", apply::apply),
 ];
 
 /// Versions that differ in how sums are read: CRC-32 only, and both kinds.
