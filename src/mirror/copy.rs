@@ -29,7 +29,7 @@ use super::source::{Item, Source};
 use super::split::{self, Histogram};
 use super::takeback;
 use super::throttle::{Clock, Throttle};
-use super::window::{SourcePfs, Window, untouched};
+use super::window::{SourcePfs, Window, is_idle};
 use crate::error::{Class, Error, Result};
 use crate::format::node::LeafElement;
 use crate::format::{Key, Tid};
@@ -388,12 +388,8 @@ impl Copy<'_, '_, '_> {
 
     /// Whether there is nothing to do in a window.
     fn is_idle(&mut self, window: &Window) -> Result<bool> {
-        if window.resume.is_some() || window.is_empty() {
-            return Ok(window.is_empty() && window.resume.is_none());
-        }
         let id = self.request.source.id;
-        let (from, to) = (Key::pfs_min(id), Key::pfs_max(id));
-        untouched(view(self.origin, self.stores), from, to, window.begin)
+        is_idle(view(self.origin, self.stores), id, window)
     }
 
     fn announce(&mut self, member: &Member, window: &Window) {
