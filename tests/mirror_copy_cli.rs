@@ -236,3 +236,64 @@ fn the_brake() {
     good(&["mirror-copy", "--allow-deletes", &other, &slave]);
     assert!(tid_of(&slave) > tid);
 }
+
+fn done(words: &[&str]) {
+    let output = run(words);
+    assert_eq!(status(&output), 0, "{words:?}: {}", err(&output));
+}
+
+fn refused(words: &[&str], code: i32, text: &str) {
+    let output = run(words);
+    assert_eq!(status(&output), code, "{words:?}: {}", err(&output));
+    assert!(err(&output).contains(text), "{}", err(&output));
+}
+
+/// A slave of the root PFS has its master's PFS records, which mean nothing there.
+#[test]
+fn slaves_of_the_root_are_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (a, b) = (volume(folder.path(), "a"), volume(folder.path(), "b"));
+    done(&["pfs-master", "-q", text(&a), "label=one"]);
+    done(&["mkdir", text(&a), "/dir"]);
+    done(&["mirror-copy", "-q", "-y", text(&a), &spec(&b, 1)]);
+    done(&["check", "--data", text(&b)]);
+}
+
+/// A master restored from an older copy has changes that the slave would never get.
+#[test]
+fn a_slave_that_is_ahead_is_not_up_to_date() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (a, b) = (volume(folder.path(), "a"), volume(folder.path(), "b"));
+    done(&["pfs-master", "-q", &spec(&a, 1)]);
+    done(&["mkdir", &spec(&a, 1), "/first"]);
+    let old = copy_to(&a, folder.path(), "old", 0);
+    done(&["mkdir", &spec(&a, 1), "/second"]);
+    done(&["mirror-copy", "-q", "-y", &spec(&a, 1), &spec(&b, 1)]);
+    let state = |image: &Path| out(&run(&["show", text(image)]));
+    let before = state(&b);
+    refused(
+        &["mirror-copy", &spec(&old, 1), &spec(&b, 1)],
+        3,
+        "restored",
+    );
+    assert!(before == state(&b));
+    done(&["mirror-copy", "-q", "-F", &spec(&old, 1), &spec(&b, 1)]);
+}
+
+/// What cannot be carried out as written is said to be so.
+#[test]
+fn requests_that_make_no_sense() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let a = volume(folder.path(), "a");
+    let twice = format!("{},{}", text(&a), text(&a));
+    refused(&["mkdir", &twice, "/x"], 2, "named twice");
+    let state = |image: &Path| out(&run(&["show", text(image)]));
+    let before = state(&a);
+    let output = common::program::mallet()
+        .args(["mirror-write", "-n", "-y", &spec(&a, 1)])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("the program runs");
+    assert_eq!(status(&output), 2);
+    assert!(before == state(&a));
+}

@@ -11,6 +11,7 @@ use mallet::check::{self, Options, Severity};
 use mallet::format::node::LeafElement;
 use mallet::format::record::rt;
 use mallet::format::{Key, Tid};
+use mallet::fs::pfs_ops;
 use mallet::fs::recover::{self, OpenOptions};
 use mallet::fs::rollback::{Rollback, roll_back};
 use mallet::io::sim::{CrashPlan, SimDisk};
@@ -373,4 +374,54 @@ fn rollbacks_go_on_after_a_power_cut() {
     };
     check::run(&mut view, &Options::default(), &mut note, &mut ()).expect("a check");
     assert!(errors.is_empty(), "{errors:?}");
+}
+
+/// Cut off anywhere, a PFS that is being destroyed is whole, or shows nothing and claims nothing.
+#[test]
+fn half_a_pfs_is_never_seen() {
+    let Some(dir) = golden::dir() else { return };
+    let image = File::open(golden::file(&dir, "mirror/slaveA.img")).expect("an image");
+    let disk = SimDisk::over(image).expect("a disk");
+    let mut store = open(&disk);
+    let before = records(store.view()).len();
+    disk.forget_log();
+    pfs_ops::destroy(&mut store, 1, None, 1, &mut ()).expect("a PFS to destroy");
+    assert!(store.written().checkpoints > 3 && records(store.view()).is_empty());
+    drop(store);
+    let plan = CrashPlan {
+        seed: 5,
+        singles: 1,
+        subsets: 1,
+        torn: 1,
+    };
+    let mut tried = [0; 3];
+    let images = disk.crash_images(plan).enumerate();
+    // Of the first transaction all, of the others some.
+    for (_, image) in images.filter(|(at, _)| *at < 12 || at % 41 == 0) {
+        let image = image.expect("an image");
+        let mut store = open(&image.disk);
+        let view = store.view();
+        let kind = match mallet::fs::pfs::load(view, 1).expect("a record") {
+            None => 0,
+            Some(pfs) if pfs.sync_end == Tid::ZERO => 1,
+            Some(_) => 2,
+        };
+        tried[kind] += 1;
+        let spared =
+            |leaf: &LeafElement| matches!(leaf.base.rec_type.get(), rt::SNAPSHOT | rt::CONFIG);
+        let left = records(view);
+        match kind {
+            2 => assert_eq!(left.len(), before, "cut {}", image.cut),
+            _ => assert!(left.iter().all(spared), "cut {}", image.cut),
+        }
+        if kind == 1 {
+            pfs_ops::destroy(&mut store, 1, None, 1, &mut ()).expect("the rest");
+            assert!(
+                mallet::fs::pfs::load(store.view(), 1)
+                    .expect("a record")
+                    .is_none()
+            );
+        }
+    }
+    assert!(tried[1] > 0 && tried[2] > 0, "{tried:?}");
 }

@@ -121,6 +121,9 @@ pub fn destroy<T: Edit + ?Sized>(
 /// Ends a record's life in this transaction, by the rules of one commit (operations.md §13): what
 /// this TID made is destroyed, what has no history (`keep` false) is destroyed with `mirror_tid`
 /// raised, all else is marked deleted at this TID.
+///
+/// What is destroyed cannot be taken back once a checkpoint is made: an operation of several keeps
+/// everything until it is there.
 pub fn retire<T: Edit + ?Sized>(
     editor: &mut Editor,
     txn: &mut T,

@@ -148,12 +148,9 @@ pub(super) fn check(
         ),
         Some(allowed) => {
             let lo = Localization(base.localization.get());
-            let pfs_ok = rec_type != rt::PFS || lo.pfs() == 0;
-            if !allowed.contains(&lo.class()) || !pfs_ok {
-                let expected = match rec_type {
-                    rt::PFS => "class 2 of PFS 0".to_owned(),
-                    _ => format!("class {allowed:?}"),
-                };
+            // PFS records are looked up in PFS 0 alone; a slave of a PFS 0 has its master's, inert.
+            if !allowed.contains(&lo.class()) {
+                let expected = format!("class {allowed:?}");
                 fault(Rule::LeafLocalization, expected, format!("{lo:?}"));
             }
         }

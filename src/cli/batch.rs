@@ -3,7 +3,7 @@
 use super::args::SpecArgs;
 use super::open::{Writable, now_us, open, open_rw};
 use super::ui::Meter;
-use super::write::{carry_out, ending, losses, volumes, writable};
+use super::write::{carry_out, ending, left_over, losses, volumes, writable};
 use super::write_args::{Change, Line};
 use super::{Context, Exit, Outcome, escape, words};
 use crate::error::{Error, Result};
@@ -52,6 +52,7 @@ pub fn batch(args: &SpecArgs, cx: &Context) -> Outcome {
         })
         .map_err(|error| aborted(error, transactions))?;
         changes += group.changes;
+        left_over(cx, &done);
         if group.changes > 0 {
             transactions += 1;
             if cx.json() {

@@ -3,17 +3,19 @@
 use super::args::{MirrorCopyArgs, MirrorPlanArgs, When};
 use super::json::hex;
 use super::mirror::{Wall, damage_event};
-use super::open::{Opened, Writable, now_us, open, open_rw_with, open_with, view_options};
+use super::open::{Opened, Writable, now_us, open_rw_of, open_with, view_options};
 use super::spec::{Local, Pfs as Named, Spec, Volume};
 use super::{Context, Exit, Outcome, pfs as names, size};
 use crate::error::{Class, Error, Result};
-use crate::format::BIGBLOCK;
+use crate::format::{BIGBLOCK, Tid};
 use crate::fs::pfs::{self, Pfs};
 use crate::fs::pfs_ops::{self, Kind, NewPfs, Settings};
 use crate::io::lock::{self, Lock, LockGuard};
 use crate::mirror::copy::{self, Event, Group, Origin, Place, Report, Request};
 use crate::mirror::ready::{self, Identity};
-use crate::mirror::{Need, SourcePfs, Terms, Window, plan_for};
+use crate::mirror::{
+    Batch, Need, Shadow, SourcePfs, Terms, Window, is_idle, plan_against, plan_for,
+};
 use crate::progress::Progress;
 use crate::store::{Fetch, Store, ViewOptions};
 use serde_json::{Value, json};
@@ -206,11 +208,11 @@ fn opened(
     cx: &Context,
 ) -> Result<(Opening, Request, Vec<Place>)> {
     // All of them together have the memory that the options give.
-    let sets = layout.stores.len() + usize::from(layout.source.is_none());
-    let cache = cx.global.cache / sets.max(1) as u64;
+    let sets = (layout.stores.len() + usize::from(layout.source.is_none())).max(1);
+    let options = view_options(cx);
     let options = ViewOptions {
-        cache_bytes: usize::try_from(cache).unwrap_or(usize::MAX),
-        ..view_options(cx)
+        cache_bytes: options.cache_bytes / sets,
+        ..options
     };
     let mut opening = Opening {
         source: match layout.source {
@@ -221,7 +223,12 @@ fn opened(
         _streams: Vec::new(),
     };
     for spec in &layout.stores {
-        opening.targets.push(open_rw_with(cx, spec, cache)?);
+        opening.targets.push(open_rw_of(
+            cx,
+            spec,
+            layout.stores.len(),
+            options.cache_bytes,
+        )?);
     }
     let found = match (&mut opening.source, layout.source) {
         (Some(source), _) => source.pfs()?,
@@ -266,6 +273,7 @@ fn request(cx: &Context, source: &Pfs) -> Request {
         terms: Terms {
             allow_deletes: cx.global.allow_deletes,
             accept_damage: cx.global.accept_damage,
+            allow_older: cx.global.force,
             withhold: false,
         },
         bandwidth: cx.global.bandwidth.filter(|rate| *rate > 0),
@@ -484,33 +492,56 @@ struct Planned {
     free: u64,
     taken_back: bool,
     made: bool,
+    /// The slave's number, and what it has.
+    slave: (u16, Tid),
+    /// Whether it has everything.
+    idle: bool,
 }
 
 fn planned(source: &Spec, targets: &[Spec], cx: &Context) -> Outcome {
     Layout::of(source, targets)?;
-    let mut opened = open(cx, source)?;
+    // All of them together have the memory that the options give.
+    let options = view_options(cx);
+    let options = ViewOptions {
+        cache_bytes: options.cache_bytes / (targets.len() + 1),
+        ..options
+    };
+    let mut opened = open_with(cx, source, &options)?;
     let found = opened.pfs()?;
     let (from, identity) = (SourcePfs::from(&found), Identity::of(&found));
-    let mut plans = Vec::new();
+    let (mut plans, mut slaves) = (Vec::new(), Vec::new());
     {
         let mut meter = cx.meter("mirror-copy -n", "records");
         for spec in targets {
-            plans.push(lacks(cx, spec, &from, &identity, &mut meter)?);
+            let mut target = open_with(cx, spec, &options)?;
+            plans.push(lacks(cx, spec, &mut target, &from, &identity, &mut meter)?);
+            slaves.push(target);
         }
         let end = plans.iter().map(|plan| plan.window.end).max();
         for plan in &mut plans {
             plan.window.end = end.unwrap_or(from.end);
+            plan.idle = is_idle(&mut opened.view, from.id, &plan.window)?;
         }
-        let at_work: Vec<usize> = (0..plans.len())
-            .filter(|at| {
-                let window = &plans[*at].window;
-                !window.is_empty() || window.resume.is_some()
-            })
+        let mut at_work: Vec<(&mut Planned, &mut Opened)> = plans
+            .iter_mut()
+            .zip(&mut slaves)
+            .filter(|(plan, _)| !plan.idle)
             .collect();
-        let windows: Vec<Window> = at_work.iter().map(|at| plans[*at].window).collect();
-        let needs = plan_for(&mut opened.view, from.id, &windows, &mut meter)?;
-        for (at, need) in at_work.into_iter().zip(needs) {
-            plans[at].need = need;
+        let windows: Vec<Window> = at_work.iter().map(|(plan, _)| plan.window).collect();
+        let mut shadows: Vec<Option<Shadow<'_>>> = at_work
+            .iter_mut()
+            .map(|(plan, slave)| shadow(plan, slave))
+            .collect();
+        let needs = plan_against(
+            &mut opened.view,
+            from.id,
+            &windows,
+            &mut shadows,
+            &mut meter,
+        )?;
+        drop(shadows);
+        for ((plan, _), need) in at_work.into_iter().zip(needs) {
+            plan.need = need;
         }
     }
     let mut short = None;
@@ -532,22 +563,37 @@ fn planned(source: &Spec, targets: &[Spec], cx: &Context) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// What the slave has that the source may not mention; none if it is yet to be made.
+fn shadow<'v>(plan: &Planned, slave: &'v mut Opened) -> Option<Shadow<'v>> {
+    let batch = Batch {
+        pfs: plan.slave.0,
+        begin: plan.window.begin,
+        end: plan.window.end,
+        synced: plan.slave.1,
+    };
+    (!plan.made).then(|| Shadow::new(&mut slave.view, batch, plan.taken_back))
+}
+
 fn lacks(
     cx: &Context,
     spec: &Spec,
+    target: &mut Opened,
     source: &SourcePfs,
     identity: &Identity,
     progress: &mut dyn Progress,
 ) -> Result<Planned> {
-    let mut target = open(cx, spec)?;
     let free = target.view.header().stat_freebigblocks.get();
     let free = u64::try_from(free).unwrap_or(0).saturating_mul(BIGBLOCK);
     let (id, slave) = number(&mut target.view, spec)?;
-    let (window, clean) = match slave {
+    // A new slave has nothing, as of the first TID.
+    let synced = slave
+        .as_ref()
+        .map_or(Tid(1), |slave| slave.data.sync_end_tid());
+    let (window, clean) = match &slave {
         Some(_) => ready::lacks(&mut target.view, id, source, identity, progress)
             .map_err(|error| error.context(spec))?,
         None if cx.global.yes => {
-            let begin = crate::format::Tid(source.data.sync_beg_tid.get().max(2));
+            let begin = Tid(source.data.sync_beg_tid.get().max(2));
             let end = source.end;
             let window = Window {
                 begin,
@@ -569,6 +615,8 @@ fn lacks(
         free,
         taken_back: !clean,
         made: slave.is_none(),
+        slave: (id, synced),
+        idle: false,
     })
 }
 
@@ -577,6 +625,7 @@ fn show(cx: &Context, plan: &Planned) -> anyhow::Result<()> {
         spec, window, need, ..
     } = plan;
     let counts = &need.counts;
+    let stops = need.brakes && !cx.global.allow_deletes;
     cx.events.emit(
         "plan",
         json!({
@@ -590,6 +639,10 @@ fn show(cx: &Context, plan: &Planned) -> anyhow::Result<()> {
             "pass": counts.pass,
             "skip": counts.skip,
             "deletes": counts.deletes,
+            "implied_deletes": need.implied_deletes,
+            "would_stop": stops,
+            "idle": plan.idle,
+            "sync_end_tid": hex(plan.slave.1.0),
             "payload_bytes": counts.payload_bytes,
             "stream_bytes": counts.stream_bytes,
             "space_bytes": need.space,
@@ -607,6 +660,10 @@ fn show(cx: &Context, plan: &Planned) -> anyhow::Result<()> {
     if plan.taken_back {
         writeln!(out, "          an earlier pass is taken back first")?;
     }
+    if plan.idle {
+        writeln!(out, "          nothing to do, as of {}", plan.slave.1)?;
+        return Ok(());
+    }
     writeln!(out, "window    {} to {}", window.begin, window.end)?;
     if let Some(resume) = window.resume {
         let object = resume.key.obj_id;
@@ -620,6 +677,15 @@ fn show(cx: &Context, plan: &Planned) -> anyhow::Result<()> {
         ("deletes", counts.deletes),
     ] {
         writeln!(out, "{name:<9} {count}")?;
+    }
+    let implied = size::counted(need.implied_deletes, "delete", "deletes");
+    writeln!(out, "implied   {implied}")?;
+    if stops {
+        writeln!(
+            out,
+            "          would stop: --allow-deletes (most of what the slave has would go, most likely \
+             because this is another state of the master)"
+        )?;
     }
     writeln!(out, "payload   {} bytes", counts.payload_bytes)?;
     writeln!(

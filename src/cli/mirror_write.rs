@@ -27,6 +27,11 @@ pub fn run(args: &MirrorWriteArgs, cx: &Context) -> Outcome {
         let text = "standard input is a terminal; give it a stream from a file or a pipe";
         return Err(Error::usage(text).into());
     }
+    if cx.global.dry_run {
+        let text = "mirror-write cannot say what a stream would do without applying it; mirror-dump \
+                    shows what is in it";
+        return Err(Error::usage(text).into());
+    }
     let mut answers = match cx.global.two_way {
         true => Some(cx.raw(true)?),
         false => None,
@@ -40,6 +45,7 @@ pub fn run(args: &MirrorWriteArgs, cx: &Context) -> Outcome {
         terms: Terms {
             allow_deletes: cx.global.allow_deletes,
             accept_damage: cx.global.accept_damage,
+            allow_older: cx.global.force,
             withhold: false,
         },
     };

@@ -8,7 +8,7 @@ use crate::fs::{pfs, recover};
 use crate::io::lock::{self, Lock, LockGuard};
 use crate::io::{self, Device, Direct, OpenOptions};
 use crate::store::{Store, StoreOptions, View, ViewOptions, VolumeSet};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,10 @@ fn named(view: &mut View, spec: &Local) -> Result<pfs::Pfs> {
     }
 }
 
+/// Memory for changes, and for reading ahead, that each of several volume sets has at least, in
+/// bytes.
+const SHARE_MIN: usize = 4 << 20;
+
 /// Opens what `spec` names for writing: nobody else reads or writes it meanwhile. What a crash left
 /// behind is recovered first, and notes say what that did.
 ///
@@ -72,16 +76,20 @@ fn named(view: &mut View, spec: &Local) -> Result<pfs::Pfs> {
 /// Errors: class `Usage` for another machine's volumes, `Busy` for volumes that somebody else uses,
 /// and what opening the devices, the set and the store says.
 pub fn open_rw(cx: &Context, spec: &Spec) -> Result<Writable> {
-    open_rw_with(cx, spec, cx.global.cache)
+    open_rw_of(cx, spec, 1, view_options(cx).cache_bytes)
 }
 
-/// As [`open_rw`], with so many bytes of memory for metadata.
-pub fn open_rw_with(cx: &Context, spec: &Spec, cache: u64) -> Result<Writable> {
+/// As [`open_rw`], one of `sets` volume sets that share the memory for changes; with `cache` bytes
+/// of memory for metadata.
+pub fn open_rw_of(cx: &Context, spec: &Spec, sets: usize, cache: usize) -> Result<Writable> {
+    let name = spec.to_string();
     let spec = local(spec)?;
+    let (sets, usual) = (sets.max(1), StoreOptions::default());
     if cx.global.live {
         let text = "--live reads beside a writer; a command that writes cannot use it";
         return Err(Error::usage(text));
     }
+    distinct(&spec.volumes)?;
     let mut locks = locks(cx, &spec.volumes, Lock::Write)?;
     for volume in &spec.volumes {
         locks.extend(lock::claim(&volume.path)?);
@@ -89,7 +97,7 @@ pub fn open_rw_with(cx: &Context, spec: &Spec, cache: u64) -> Result<Writable> {
     let devices = spec
         .volumes
         .iter()
-        .map(|volume| device(cx, volume, spec.volumes.len(), true))
+        .map(|volume| device(cx, volume, spec.volumes.len() * sets, true))
         .collect::<Result<Vec<_>>>()?;
     let set = VolumeSet::open(devices)?;
     for fault in set.warnings() {
@@ -97,15 +105,16 @@ pub fn open_rw_with(cx: &Context, spec: &Spec, cache: u64) -> Result<Writable> {
     }
     let options = recover::OpenOptions {
         store: StoreOptions {
-            cache_bytes: usize::try_from(cache).unwrap_or(usize::MAX),
+            cache_bytes: cache,
+            readahead_bytes: (usual.readahead_bytes / sets).max(SHARE_MIN),
+            dirty_bytes: (usual.dirty_bytes / sets).max(SHARE_MIN),
             watch: (!cx.global.force).then_some(WATCH),
-            ..StoreOptions::default()
         },
         redo: !cx.global.no_redo,
         now: now_us(cx),
     };
     let (store, report) = recover::open(set, &options)?;
-    tell(cx, &report);
+    tell(cx, &name, &report);
     Ok(Writable {
         store,
         report,
@@ -120,13 +129,13 @@ pub fn now_us(cx: &Context) -> u64 {
 }
 
 /// Says what recovery did.
-fn tell(cx: &Context, report: &recover::Report) {
+fn tell(cx: &Context, spec: &str, report: &recover::Report) {
     let records = |count| super::size::counted(count, "record", "records");
     if report.undone > 0 {
         cx.ui.note(
             0,
             format_args!(
-                "the volume was not cleanly unmounted; recovered: {} of the UNDO log taken back",
+                "{spec}: not cleanly unmounted; recovered: {} of the UNDO log taken back",
                 records(report.undone)
             ),
         );
@@ -135,7 +144,7 @@ fn tell(cx: &Context, report: &recover::Report) {
         cx.ui.note(
             0,
             format_args!(
-                "recovered: {} of the REDO log carried out",
+                "{spec}: recovered: {} of the REDO log carried out",
                 records(report.redone)
             ),
         );
@@ -148,7 +157,7 @@ fn tell(cx: &Context, report: &recover::Report) {
         let count = super::size::counted(report.rolled_back, "operation", "operations");
         cx.ui.note(
             0,
-            format_args!("{count} that had not come to an end taken back"),
+            format_args!("{spec}: {count} that had not come to an end taken back"),
         );
     }
 }
@@ -214,6 +223,22 @@ fn local(spec: &Spec) -> Result<&Local> {
              (write ./ before a local path with a colon)"
         ))),
     }
+}
+
+/// Refuses a volume that is named twice: it would wait for itself.
+fn distinct(volumes: &[Volume]) -> Result<()> {
+    let place = |volume: &Volume| {
+        let found = std::fs::metadata(&volume.path).ok()?;
+        Some((found.dev(), found.ino(), volume.offset.unwrap_or(0)))
+    };
+    for (at, volume) in volumes.iter().enumerate() {
+        let own = place(volume);
+        if own.is_some() && volumes[..at].iter().any(|other| place(other) == own) {
+            let name = volume.path.display();
+            return Err(Error::usage(format!("{name}: the volume is named twice")));
+        }
+    }
+    Ok(())
 }
 
 /// Locks on all volumes; `--lock-wait` is for all of them together.

@@ -265,6 +265,7 @@ fn summary(
     done: &Done,
 ) -> Result<()> {
     losses(cx, report);
+    left_over(cx, done);
     if cx.json() {
         cx.events.summary(counts(report));
         cx.events.summary(ending(opened, pfs, done)?);
@@ -301,6 +302,16 @@ pub fn losses(cx: &Context, report: &Report) {
         cx.ui.warn(format_args!(
             "{count} files with several names became files of their own: more than are kept track of"
         ));
+    }
+}
+
+/// Warns of old versions that should not be there any more.
+pub fn left_over(cx: &Context, done: &Done) {
+    if done.left_over {
+        cx.ui.warn(
+            "all is done, but the medium failed before the old versions of what has no history \
+             could be destroyed: they stay as history",
+        );
     }
 }
 

@@ -9,8 +9,12 @@
 //! The intent names the header's `vol0_next_tid`, which another system raises with whatever it
 //! writes. So it must be the same in all checkpoints: the TIDs for the ids of objects to come are
 //! set aside before the first.
+//!
+//! So that it can be taken back, nothing older than the operation is destroyed before it is there.
+//! Old versions of objects without history go in its last checkpoint if that is the only one, else
+//! in checkpoints behind it; a crash before these leaves them as history.
 
-use super::ops::{Ops, Sweep};
+use super::ops::{Forget, History, Ops, Sweep};
 use super::pfs::record_key;
 use super::pfs_edit::{set_mark, store_record};
 use super::rollback::{Rollback, RolledBack, roll_back};
@@ -42,6 +46,9 @@ pub struct Done {
     pub tid: Tid,
     /// Whether it changed anything; without a change nothing was written.
     pub changed: bool,
+    /// Whether old versions of objects without history are still there: the operation is complete,
+    /// but the medium failed before they could be destroyed.
+    pub left_over: bool,
     /// Proof that it stays.
     pub durable: Durable,
     /// What it wrote.
@@ -63,7 +70,7 @@ pub fn run<T>(
     let before = store.written();
     let mut operation = Operation {
         txn: store.begin(now)?,
-        ops: Ops::new(pfs),
+        ops: Ops::with(pfs, History::Later),
         marked: false,
     };
     let tid = operation.txn.tid();
@@ -76,21 +83,38 @@ pub fn run<T>(
         }
     };
     let (marked, changed) = (operation.marked, operation.is_dirty());
-    match operation.commit() {
-        Ok(durable) => Ok((
-            value,
-            Done {
-                tid,
-                changed,
-                durable,
-                written: difference(store.written(), before),
-            },
-        )),
-        Err(error) => Err(undo(store, pfs, tid, now, marked, error)),
-    }
+    let (durable, owes) = match operation.commit() {
+        Ok(end) => end,
+        Err(error) => return Err(undo(store, pfs, tid, now, marked, error)),
+    };
+    // Whatever comes of this, the operation is there.
+    let left_over = owes && forget(store, pfs, tid, now).is_err();
+    let done = Done {
+        tid,
+        changed,
+        left_over,
+        durable,
+        written: difference(store.written(), before),
+    };
+    Ok((value, done))
 }
 
-/// Takes back what a failed operation has made durable, and gives the error to report.
+/// Destroys the old versions that a committed operation of several checkpoints has left of objects
+/// without history.
+fn forget(store: &mut Store, pfs: u16, tid: Tid, now: u64) -> Result<()> {
+    // No record carries the TID of this transaction, so it need not use one up.
+    let mut txn = store.resume(tid, now)?;
+    let (mut forget, mut editor) = (Forget::new(pfs, tid), Editor::new());
+    while !forget.step(&mut editor, &mut txn)? {
+        txn.checkpoint()?;
+    }
+    txn.commit()?;
+    Ok(())
+}
+
+/// Takes back what a failed operation has made durable, and gives the error to report. If that fails
+/// too, the store is of no more use: whatever it committed would make the intent look like one that
+/// another system has built on.
 fn undo(store: &mut Store, pfs: u16, tid: Tid, now: u64, marked: bool, error: Error) -> Error {
     if !marked {
         return error;
@@ -98,10 +122,14 @@ fn undo(store: &mut Store, pfs: u16, tid: Tid, now: u64, marked: bool, error: Er
     // Nobody may end this one half way, not even whoever ended the operation.
     match take_back(store, pfs, tid, now, &mut ()) {
         Ok(_) => error,
-        Err(second) => error.context(format_args!(
-            "half of it is on the medium, unseen by readers, and could not be taken back ({second}); \
-             it is taken back when the volume is next opened for writing"
-        )),
+        Err(second) => {
+            let error = error.context(format_args!(
+                "half of it is on the medium, unseen by readers, and could not be taken back \
+                 ({second}); it is taken back when the volume is next opened for writing"
+            ));
+            store.poison(&second.context("half an operation could not be taken back"));
+            error
+        }
     }
 }
 
@@ -184,9 +212,10 @@ impl<'s> Operation<'s> {
         change(&mut self.txn, &mut self.ops)
     }
 
-    /// Sees to it that the next record fits: makes a checkpoint if need be.
+    /// Sees to it that the next record fits: makes a checkpoint if need be, be it for the log or for
+    /// the space that the operation itself has freed.
     pub fn room(&mut self) -> Result<()> {
-        match self.txn.is_full() {
+        match self.txn.is_full() || self.txn.is_cramped() {
             true => self.checkpoint(),
             false => Ok(()),
         }
@@ -231,12 +260,18 @@ impl<'s> Operation<'s> {
         self.marked || self.txn.is_dirty()
     }
 
-    fn commit(mut self) -> Result<Durable> {
+    /// Ends it; says too whether a [`forget`] is due.
+    fn commit(mut self) -> Result<(Durable, bool)> {
+        let mut owes = self.ops.owes();
         if self.marked {
             self.room()?;
             self.mark(&[0; MARK_SIZE])?;
+        } else if owes && !self.txn.is_full() {
+            // Nothing is on the medium yet: what fits goes in the same checkpoint.
+            let mut forget = Forget::new(self.ops.pfs(), self.txn.tid());
+            owes = !forget.step(self.ops.editor(), &mut self.txn)?;
         }
-        self.txn.commit()
+        Ok((self.txn.commit()?, owes))
     }
 }
 

@@ -228,6 +228,7 @@ pub fn destroy(
     let pfs = existing(store, id)?;
     refuse_root(id, "destroyed")?;
     let link = link.map(|path| found_link(store, path, id)).transpose()?;
+    let tid = condemn(store, &pfs, now)?;
     let what = Rollback {
         pfs: id,
         to: Tid::ZERO,
@@ -236,14 +237,17 @@ pub fn destroy(
     let done = roll_back(store, &what, now, progress).map_err(|error| {
         let class = error.class();
         error
-            .context(format!("PFS {id} is destroyed in part; repeat pfs-destroy"))
+            .context(format!(
+                "PFS {id} is destroyed in part, and shows nothing any more; repeat pfs-destroy"
+            ))
             .with_class(class)
     })?;
     let mut data = pfs.data;
     let flags = data.mirror_flags.get() | PfsData::DELETED;
     data.mirror_flags.set(flags);
     let mut ops = Ops::new(0);
-    let mut txn = store.begin(now)?;
+    // The same TID: of the record there is one new version, as if it all had been done at once.
+    let mut txn = store.resume(tid, now)?;
     store_record(ops.editor(), &mut txn, id, &data)?;
     if let Some((folder, name)) = link {
         ops.remove(&mut txn, folder, &name)?;
@@ -287,17 +291,40 @@ fn wrong_kind(id: u16, what: &str) -> Error {
     Error::new(Class::Incompatible, format!("PFS {id} {what}"))
 }
 
+/// Makes of a PFS that is to be destroyed a slave that has nothing, and is to be rolled back to that
+/// before anything else: so an interruption leaves no half of it to be seen, or taken for whole.
+/// Gives the TID of the record.
+fn condemn(store: &mut Store, pfs: &Pfs, now: u64) -> Result<Tid> {
+    let mut data = pfs.data;
+    data.mirror_flags
+        .set(data.mirror_flags.get() | PfsData::SLAVE);
+    data.sync_end_tid.set(0);
+    let mut ops = Ops::new(0);
+    let mut txn = store.begin(now)?;
+    let tid = txn.tid();
+    store_record(ops.editor(), &mut txn, pfs.id, &data)?;
+    let mark = first(pfs.id, tid).to_bytes();
+    set_mark(ops.editor(), &mut txn, pfs.id, &mark)?;
+    txn.commit()?;
+    Ok(tid)
+}
+
+/// The mark that says "roll back first", for a record created at `own_leaf`.
+fn first(id: u16, own_leaf: Tid) -> Cursor {
+    Cursor {
+        key: Key::pfs_min(id),
+        end: Tid::MAX,
+        source: 0,
+        source_leaf: Tid::ZERO,
+        own_leaf,
+    }
+}
+
 /// Notes on the volume that the slave must be rolled back before anything else is done to it: a
 /// position from before holds no longer once that has begun.
 fn roll_back_first(store: &mut Store, pfs: &Pfs, now: u64) -> Result<()> {
     let Some(leaf) = &pfs.leaf else { return Ok(()) };
-    let cursor = Cursor {
-        key: Key::pfs_min(pfs.id),
-        end: Tid::MAX,
-        source: 0,
-        source_leaf: Tid::ZERO,
-        own_leaf: leaf.base.create_tid(),
-    };
+    let cursor = first(pfs.id, leaf.base.create_tid());
     let mut ops = Ops::new(0);
     let mut txn = store.begin(now)?;
     set_mark(ops.editor(), &mut txn, pfs.id, &cursor.to_bytes())?;

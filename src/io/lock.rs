@@ -14,8 +14,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,17 @@ impl Lock {
 pub struct LockGuard {
     // Closing the description releases what it holds.
     _file: File,
+    /// Of the file under a loop device.
+    _below: Option<Box<LockGuard>>,
+}
+
+impl LockGuard {
+    fn of(file: File) -> LockGuard {
+        LockGuard {
+            _file: file,
+            _below: None,
+        }
+    }
 }
 
 /// Locks the volume at byte `offset` of the file or block device at `path`: byte `offset` plus the
@@ -71,7 +82,55 @@ pub fn acquire_unless(
     goes_on: &mut dyn FnMut() -> Result<()>,
 ) -> Result<LockGuard> {
     let name = name(path, offset);
-    acquire_named(path, offset, kind, wait, goes_on).map_err(|error| error.context(name))
+    let mut guard =
+        acquire_named(path, offset, kind, wait, goes_on).map_err(|error| error.context(&name))?;
+    // Whoever opens the file under a loop device must meet whoever opens the device.
+    if let Some((file, start)) = loop_file(path) {
+        let below = start.checked_add(offset);
+        let below = below.map(|at| acquire_named(&file, at, kind, wait, goes_on));
+        match below {
+            Some(Ok(below)) => guard._below = Some(Box::new(below)),
+            Some(Err(error)) if error.class() == Class::Busy => {
+                return Err(error.context(format!("{name} ({})", file.display())));
+            }
+            // A file that is gone, or not ours to open, is nobody's to open by its name.
+            _ => {}
+        }
+    }
+    Ok(guard)
+}
+
+/// The file that the loop device at `path` shows, and from which byte on.
+fn loop_file(path: &Path) -> Option<(PathBuf, u64)> {
+    let found = std::fs::metadata(path).ok()?;
+    if !found.file_type().is_block_device() {
+        return None;
+    }
+    let (major, minor) = (libc::major(found.rdev()), libc::minor(found.rdev()));
+    let about = PathBuf::from(format!("/sys/dev/block/{major}:{minor}/loop"));
+    let read = |name: &str| std::fs::read_to_string(about.join(name)).ok();
+    let file = PathBuf::from(read("backing_file")?.trim_end_matches('\n'));
+    let start = read("offset")?.trim().parse().ok()?;
+    Some((file, start))
+}
+
+/// The loop device that shows the file at `path` and is mounted, or claimed by somebody.
+fn loop_in_use(path: &Path) -> Option<PathBuf> {
+    let own = path.canonicalize().ok()?;
+    let loops = std::fs::read_dir("/sys/block").ok()?.flatten();
+    let names = loops.map(|entry| entry.file_name());
+    let devices = names.filter(|name| name.as_encoded_bytes().starts_with(b"loop"));
+    devices
+        .map(|name| Path::new("/dev").join(name))
+        .find(|device| {
+            let shows = loop_file(device).is_some_and(|(file, _)| file == own);
+            shows && exclusively(device).is_err_and(|e| e.kind() == io::ErrorKind::ResourceBusy)
+        })
+}
+
+fn exclusively(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_EXCL).open(path)
 }
 
 fn acquire_named(
@@ -96,7 +155,7 @@ fn acquire_named(
     loop {
         let wanted = range(kind, place);
         match fcntl(&file, FcntlArg::F_OFD_SETLK(&wanted)) {
-            Ok(_) => return Ok(LockGuard { _file: file }),
+            Ok(_) => return Ok(LockGuard::of(file)),
             Err(Errno::EAGAIN | Errno::EACCES | Errno::EINTR) => {}
             Err(error) => return Err(Error::io("cannot be locked", error.into())),
         }
@@ -156,14 +215,19 @@ pub fn claim(path: &Path) -> Result<Option<LockGuard>> {
     let found = std::fs::metadata(path).map_err(|e| context(Error::io("cannot be opened", e)))?;
     check_kind(&found).map_err(context)?;
     if !found.file_type().is_block_device() {
-        return Ok(None);
+        return match loop_in_use(path) {
+            None => Ok(None),
+            Some(device) => {
+                let text = format!(
+                    "busy: {} shows it, and is mounted or in use",
+                    device.display()
+                );
+                Err(context(Error::new(Class::Busy, text)))
+            }
+        };
     }
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_EXCL)
-        .open(path);
-    match opened {
-        Ok(file) => Ok(Some(LockGuard { _file: file })),
+    match exclusively(path) {
+        Ok(file) => Ok(Some(LockGuard::of(file))),
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
             let text = "busy: the device is mounted or in use on this host; unmount it first";
             Err(context(Error::new(Class::Busy, text)))

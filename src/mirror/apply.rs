@@ -14,9 +14,10 @@
 use super::ack::Ack;
 use super::arrival::{TID_LIMIT, element_key, localized, refused, stored};
 use super::damage::{Damage, Damages, What};
+use super::own::{Ahead, Fate};
 use super::takeback;
+use crate::btree::Editor;
 use crate::btree::put::{self, NewRecord};
-use crate::btree::{Cursor, Editor};
 use crate::error::{Error, Result};
 use crate::format::mark::{self, MARK_SIZE};
 use crate::format::node::{Base, LeafElement};
@@ -24,7 +25,6 @@ use crate::format::record::rt;
 use crate::format::{CrcKind, Key, Localization, Tid};
 use crate::fs::{pfs, pfs_edit};
 use crate::store::{Durable, Fetch, Txn};
-use std::collections::VecDeque;
 
 /// What a batch is about, as the target sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,12 @@ impl Applied {
         self.dropped += other.dropped;
         self.live += other.live;
     }
+
+    /// Whether so much of what was met is deleted without a word of the source that the source is
+    /// probably the wrong one.
+    pub fn brakes(&self) -> bool {
+        self.gap_deleted > BRAKE_FLOOR && self.gap_deleted > self.live / 2
+    }
 }
 
 /// Under which terms a batch may be acknowledged.
@@ -78,6 +84,8 @@ pub struct Terms {
     pub allow_deletes: bool,
     /// Though not everything of it arrived whole.
     pub accept_damage: bool,
+    /// Though the source does not go as far as the slave: what lies behind its end is not looked at.
+    pub allow_older: bool,
     /// In no case: an earlier batch of the session was not acknowledged.
     pub withhold: bool,
 }
@@ -95,8 +103,6 @@ pub enum Ending {
 
 /// Fewer implied deletions than this never stop a batch.
 pub const BRAKE_FLOOR: u64 = 10_000;
-/// Elements of the slave that are read at a time: at first, and at most.
-const AHEAD: (usize, usize) = (32, 512);
 
 /// Applies one batch. It belongs to one transaction at a time; after an error both are to be
 /// dropped, and the batch begins anew.
@@ -315,10 +321,7 @@ impl Applier {
     /// Whether the batch deletes so much without a word of the source that the source is probably
     /// the wrong one.
     pub fn brakes(&self) -> bool {
-        let Applied {
-            gap_deleted, live, ..
-        } = self.applied;
-        gap_deleted > BRAKE_FLOOR && gap_deleted > live / 2
+        self.applied.brakes()
     }
 
     /// Takes the next element: what lies below is resolved, and so is its own key. Gives the key.
@@ -346,11 +349,7 @@ impl Applier {
 
     /// The slave's own element with this key, of those read ahead; it counts as visited.
     fn take_own(&mut self, key: Key) -> Option<LeafElement> {
-        let own = *self.ahead.ready.front()?;
-        if own.base.key() != key {
-            return None;
-        }
-        self.ahead.ready.pop_front();
+        let own = self.ahead.take(key)?;
         self.applied.live += u64::from(own.visible(self.batch.end));
         Some(own)
     }
@@ -366,7 +365,7 @@ impl Applier {
             if to.is_some_and(|to| key >= to) {
                 return Ok(());
             }
-            self.ahead.ready.pop_front();
+            self.ahead.take(key);
             self.unmentioned(txn, &own)?;
             self.place = (key, false);
         }
@@ -482,33 +481,6 @@ impl Applier {
     }
 }
 
-/// What becomes of an element of the slave that the source does not mention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Stays,
-    Deleted,
-    Destroyed,
-}
-
-impl Fate {
-    /// It must not be visible as of the window's end. A deletion behind that end was left by a pass
-    /// that was given up, and is brought forward. An element of the end itself cannot be deleted
-    /// there; nobody has seen it unless that TID is published.
-    fn of(own: &LeafElement, batch: &Batch) -> Fate {
-        let local = [rt::CONFIG, rt::SNAPSHOT].contains(&own.base.rec_type.get());
-        if local || !own.visible(batch.end) {
-            return Fate::Stays;
-        }
-        match own.base.create_tid() == batch.end {
-            // Published already: a deletion there could not be taken back.
-            false if batch.end == batch.synced => Fate::Stays,
-            false => Fate::Deleted,
-            true if batch.end > batch.synced => Fate::Destroyed,
-            true => Fate::Stays,
-        }
-    }
-}
-
 /// The deletion to give an element that is deleted at `own` (0: not) and, as its source says, at
 /// `told`: the source's, unless that changes what the slave has published. A deletion that the source
 /// should have told of earlier comes as early as it can; `None` if nothing is to change.
@@ -531,115 +503,9 @@ pub(super) fn successor(key: Key) -> Key {
     }
 }
 
-/// The slave's elements from the place on, read in portions.
-struct Ahead {
-    ready: VecDeque<LeafElement>,
-    /// Where the next portion begins, the flag: not at it; `None` at the end of the PFS.
-    next: Option<(Key, bool)>,
-    to: Key,
-    portion: usize,
-}
-
-impl Ahead {
-    fn from(start: Key, to: Key) -> Ahead {
-        Ahead {
-            ready: VecDeque::new(),
-            next: Some((start, true)),
-            to,
-            portion: AHEAD.0,
-        }
-    }
-
-    /// The next element.
-    fn front(&mut self, txn: &mut Txn<'_>) -> Result<Option<LeafElement>> {
-        if self.ready.is_empty() {
-            self.read(txn)?;
-        }
-        Ok(self.ready.front().copied())
-    }
-
-    fn read(&mut self, txn: &mut Txn<'_>) -> Result<()> {
-        let Some((from, at)) = self.next.take() else {
-            return Ok(());
-        };
-        // Not kept: the tree changes before the next portion is read.
-        let mut cursor = Cursor::new(from, self.to);
-        while self.ready.len() < self.portion {
-            let Some(own) = cursor.next(txn)? else {
-                return Ok(());
-            };
-            if at || own.base.key() != from {
-                self.ready.push_back(own);
-            }
-        }
-        self.next = self.ready.back().map(|last| (last.base.key(), false));
-        self.portion = (self.portion * 2).min(AHEAD.1);
-        Ok(())
-    }
-
-    /// Leaves out everything below `to`.
-    fn jump(&mut self, to: Key) {
-        let passed = self.ready.partition_point(|own| own.base.key() < to);
-        self.ready.drain(..passed);
-        if self.ready.is_empty() && self.next.is_some_and(|(next, _)| next < to) {
-            self.next = Some((to, true));
-            self.portion = AHEAD.0;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zerocopy::FromZeros;
-
-    fn own(rec_type: u16, create: u64, delete: u64) -> LeafElement {
-        let mut own = LeafElement::new_zeroed();
-        own.base.rec_type.set(rec_type);
-        own.base.create_tid.set(create);
-        own.base.delete_tid.set(delete);
-        own
-    }
-
-    #[test]
-    fn fates_of_the_unmentioned() {
-        let fate = |rec_type, create, delete, synced| {
-            let batch = Batch {
-                pfs: 1,
-                begin: Tid(1),
-                end: Tid(100),
-                synced: Tid(synced),
-            };
-            Fate::of(&own(rec_type, create, delete), &batch)
-        };
-        use Fate::*;
-        for (create, delete, synced, expected) in [
-            (10, 0, 50, Deleted),
-            (60, 0, 50, Deleted),
-            // Deleted by then.
-            (10, 20, 50, Stays),
-            (10, 100, 50, Stays),
-            // A deletion that a pass with a later end left.
-            (10, 101, 50, Deleted),
-            // Not there yet.
-            (101, 0, 50, Stays),
-            (101, 150, 50, Stays),
-            // Created at the end: seen by somebody or not.
-            (100, 0, 50, Destroyed),
-            (100, 120, 50, Destroyed),
-            (100, 0, 100, Stays),
-            // What is published is not unpublished.
-            (10, 0, 100, Stays),
-            (10, 0, 150, Deleted),
-        ] {
-            let found = fate(rt::DATA, create, delete, synced);
-            assert_eq!(found, expected, "{create} {delete} {synced}");
-            for local in [rt::CONFIG, rt::SNAPSHOT] {
-                assert_eq!(fate(local, create, delete, synced), Stays);
-            }
-        }
-    }
-
     #[test]
     fn deletions_leave_alone_what_is_published() {
         let batch = |end| Batch {

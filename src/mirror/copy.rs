@@ -24,13 +24,14 @@ use super::damage::{Damage, Damages};
 use super::lane::Lane;
 use super::link::{link, portion, read};
 use super::pour::Pour;
-use super::ready::{Identity, Ready, check, settle};
+use super::ready::{Identity, Ready, ahead, check, settle};
 use super::source::{Item, Source};
 use super::split::{self, Histogram};
 use super::takeback;
 use super::throttle::{Clock, Throttle};
-use super::window::{SourcePfs, Window, untouched};
+use super::window::{SourcePfs, Window, is_idle};
 use crate::error::{Class, Error, Result};
+use crate::format::node::LeafElement;
 use crate::format::{Key, Tid};
 use crate::fs::rollback::RolledBack;
 use crate::progress::{Progress, Status};
@@ -75,7 +76,7 @@ impl Default for Group {
         Group {
             records: 1 << 20,
             bytes: 512 << 20,
-            time: Duration::from_secs(10),
+            time: Duration::from_secs(3),
         }
     }
 }
@@ -249,6 +250,9 @@ impl Copy<'_, '_, '_> {
             }
             let view = self.stores[place.store].view();
             let slave = check(view, place.pfs, &self.request.source)?;
+            if !self.request.terms.allow_older {
+                ahead(&slave, &self.request.source)?;
+            }
             let tid = slave.data.sync_end_tid();
             let tids = (tid, tid);
             self.report.targets.push(Outcome {
@@ -338,18 +342,18 @@ impl Copy<'_, '_, '_> {
         if !split::may_exceed(fetch.header(), split) {
             return Ok(vec![end]);
         }
-        let mut histogram = Histogram::new(begin, end);
-        let mut scan = Source::new(source.id, window, false);
-        let mut status = Status::default();
-        while let Some(item) = scan.next(fetch)? {
-            if status.items.is_multiple_of(RECORDS) {
-                progress.at(&status)?;
-            }
-            status.items += 1;
-            if let Item::Record { leaf, .. } | Item::Pass(leaf) = &item {
-                histogram.add(leaf);
-            }
-        }
+        // Twice: a first pass begins at 1, and TIDs at 2^32 or far above, all in one bucket of a
+        // histogram from there.
+        let mut lowest = end;
+        prescan(fetch, source.id, window, progress, &mut |leaf| {
+            let tids = [leaf.base.create_tid(), leaf.base.delete_tid()];
+            let inside = tids.into_iter().filter(|tid| *tid >= begin);
+            lowest = inside.fold(lowest, Tid::min);
+        })?;
+        let mut histogram = Histogram::new(lowest, end);
+        prescan(fetch, source.id, window, progress, &mut |leaf| {
+            histogram.add(leaf);
+        })?;
         let chunks = histogram.chunks(split);
         Ok(chunks.iter().map(|chunk| chunk.end).collect())
     }
@@ -384,12 +388,8 @@ impl Copy<'_, '_, '_> {
 
     /// Whether there is nothing to do in a window.
     fn is_idle(&mut self, window: &Window) -> Result<bool> {
-        if window.resume.is_some() || window.is_empty() {
-            return Ok(window.is_empty() && window.resume.is_none());
-        }
         let id = self.request.source.id;
-        let (from, to) = (Key::pfs_min(id), Key::pfs_max(id));
-        untouched(view(self.origin, self.stores), from, to, window.begin)
+        is_idle(view(self.origin, self.stores), id, window)
     }
 
     fn announce(&mut self, member: &Member, window: &Window) {
@@ -510,6 +510,28 @@ impl Copy<'_, '_, '_> {
             self.fail(at, error);
         }
     }
+}
+
+/// Shows the elements of a window to `each`.
+fn prescan(
+    fetch: &mut View,
+    pfs: u16,
+    window: Window,
+    progress: &mut dyn Progress,
+    each: &mut dyn FnMut(&LeafElement),
+) -> Result<()> {
+    let mut scan = Source::new(pfs, window, false);
+    let mut status = Status::default();
+    while let Some(item) = scan.next(fetch)? {
+        if status.items.is_multiple_of(RECORDS) {
+            progress.at(&status)?;
+        }
+        status.items += 1;
+        if let Item::Record { leaf, .. } | Item::Pass(leaf) = &item {
+            each(leaf);
+        }
+    }
+    Ok(())
 }
 
 /// The source's volumes, while no transaction is open in them.

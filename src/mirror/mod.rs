@@ -41,7 +41,7 @@
 //! the same with an output that only counts. [`dump`] says what a stream holds.
 //!
 //! [`target`] is the other side of the session, also without I/O. [`apply`] makes the records of a
-//! batch true in a slave, [`ack`] is what may be said of it then and not before, [`takeback`]
+//! batch true in a slave, [`own`] says what becomes of that which they do not mention, [`ack`] is what may be said of it then and not before, [`takeback`]
 //! returns a slave to what it last acknowledged. [`write`](mod@write) puts these together for a
 //! stream of bytes.
 //!
@@ -58,6 +58,7 @@ pub mod damage;
 pub mod dump;
 mod lane;
 mod link;
+pub mod own;
 pub mod plan;
 mod pour;
 pub mod read;
@@ -78,8 +79,9 @@ pub use apply::{Applied, Applier, Batch, Ending, Terms};
 pub use copy::copy;
 pub use cycle::Cycle;
 pub use damage::{Damage, Damages, What};
-pub use plan::{Need, plan, plan_for};
+pub use own::Shadow;
+pub use plan::{Need, plan, plan_against, plan_for};
 pub use read::{Counts, Edge, Event, Report, Request, run};
 pub use target::{Slave, Step, Target};
 pub use throttle::Clock;
-pub use window::{Asked, SourcePfs, Window};
+pub use window::{Asked, SourcePfs, Window, is_idle};

@@ -1,6 +1,7 @@
 //! What a stream would hold (`mirror-plan`): the same session and the same scan, with an output
 //! that only counts. No data is read.
 
+use super::own::Shadow;
 use super::read::{Counts, Edge, Output, Report, Request, run};
 use super::session::Message;
 use super::sieve::{For, Sieve};
@@ -67,6 +68,10 @@ pub struct Need {
     pub counts: Counts,
     /// Bytes that this takes in its file system, at most about.
     pub space: u64,
+    /// Records that it has and would lose because the source does not mention them.
+    pub implied_deletes: u64,
+    /// Whether that is so much of what is met that the copy would be stopped, unless it is allowed.
+    pub brakes: bool,
 }
 
 impl Need {
@@ -109,11 +114,24 @@ impl Need {
 }
 
 /// What a copy of PFS `pfs` to targets with these windows, which have one end, takes for each of
-/// them: one scan, and no data is read. What targets have and the source does not is not counted.
+/// them: one scan, and no data is read. What targets have and the source does not is not counted:
+/// [`plan_against`] does that.
 pub fn plan_for<F: Fetch + ?Sized>(
     fetch: &mut F,
     pfs: u16,
     windows: &[Window],
+    progress: &mut dyn Progress,
+) -> Result<Vec<Need>> {
+    let mut slaves: Vec<_> = windows.iter().map(|_| None).collect();
+    plan_against(fetch, pfs, windows, &mut slaves, progress)
+}
+
+/// The same, beside what the targets have: for each window its slave, unless that is yet to be made.
+pub fn plan_against<F: Fetch + ?Sized>(
+    fetch: &mut F,
+    pfs: u16,
+    windows: &[Window],
+    slaves: &mut [Option<Shadow<'_>>],
     progress: &mut dyn Progress,
 ) -> Result<Vec<Need>> {
     let mut needs = vec![Need::default(); windows.len()];
@@ -128,9 +146,19 @@ pub fn plan_for<F: Fetch + ?Sized>(
             progress.at(&status)?;
         }
         status.items += 1;
-        for ((need, sieve), window) in needs.iter_mut().zip(&mut sieves).zip(windows) {
-            need.item(&sieve.sieve(&item), window);
+        let targets = needs.iter_mut().zip(&mut sieves).zip(windows);
+        for (((need, sieve), window), slave) in targets.zip(&mut *slaves) {
+            let item = sieve.sieve(&item);
+            need.item(&item, window);
+            if let Some(slave) = slave {
+                slave.item(&item, &mut || progress.at(&status))?;
+            }
         }
+    }
+    for (need, slave) in needs.iter_mut().zip(slaves) {
+        let Some(slave) = slave else { continue };
+        let met = slave.finish(&mut || progress.at(&status))?;
+        (need.implied_deletes, need.brakes) = (met.gap_deleted, met.brakes());
     }
     Ok(needs)
 }

@@ -123,6 +123,25 @@ fn resume(cursor: &mark::Cursor, source: &SourcePfs) -> Resume {
     }
 }
 
+/// Refuses a slave that has more than its master: the master was taken back, or restored from an
+/// older copy, or the slave was written to in between. What the master has changed since would never
+/// reach it. A slave as a source may lag.
+///
+/// Errors: class `Incompatible`.
+pub fn ahead(slave: &Pfs, source: &SourcePfs) -> Result<()> {
+    let synced = slave.data.sync_end_tid();
+    if source.data.is_slave() || synced <= source.end {
+        return Ok(());
+    }
+    let (id, end) = (slave.id, source.end);
+    let text = format!(
+        "PFS {id} is as of {synced}, and its master has only {end}: one of them was changed, taken \
+         back or restored behind the other's back; make the slave anew, or set its sync-end-tid to \
+         the last state that both share (pfs-update) (-F: copy what is behind {synced} all the same)"
+    );
+    Err(Error::new(Class::Incompatible, text))
+}
+
 /// Checks that PFS `id` of `fetch` can follow `source`. Changes nothing.
 ///
 /// Errors: class `Usage` if there is no such PFS, `Incompatible` if it is no slave of this master.

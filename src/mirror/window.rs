@@ -107,6 +107,16 @@ pub fn newest<F: Fetch + ?Sized>(
     Ok(newest)
 }
 
+/// Whether PFS `pfs` of `fetch` has nothing for `window`, as far as the root alone can tell: a target
+/// with this window stands as of its TID.
+pub fn is_idle<F: Fetch + ?Sized>(fetch: &mut F, pfs: u16, window: &Window) -> Result<bool> {
+    if window.resume.is_some() || window.is_empty() {
+        return Ok(window.is_empty() && window.resume.is_none());
+    }
+    let (from, to) = (Key::pfs_min(pfs), Key::pfs_max(pfs));
+    untouched(fetch, from, to, window.begin)
+}
+
 /// What the user says about the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {

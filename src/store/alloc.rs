@@ -5,6 +5,7 @@ use super::freemap::{layer1, layer2};
 use super::{Fetch, Txn};
 use crate::error::{Class, Error, Result};
 use crate::format::freemap::{LAYER2_SPAN, Layer1, Layer2};
+use crate::format::volume::VolumeHeader;
 use crate::format::{
     ALIGNMENT, BIGBLOCK, BUFFER, CrcKind, Fault, NODE_SIZE, Offset, Rule, XBUFFER, Zone, align16,
 };
@@ -16,6 +17,8 @@ use zerocopy::little_endian::U64;
 const REST_CHECKPOINTS: u64 = 2;
 /// Microseconds that a freed big-block is left alone for, for the same reason.
 const REST_MICROS: u64 = 60_000_000;
+/// Big-blocks that one record may claim: one of each zone.
+const CLAIMS: i64 = 4;
 
 /// Big-blocks that were freed, and when: they may not be used again yet.
 #[derive(Debug, Default)]
@@ -62,6 +65,11 @@ impl Resting {
     }
 }
 
+/// Free big-blocks that file data leaves for metadata.
+fn spare(header: &VolumeHeader) -> i64 {
+    (header.stat_bigblocks.get() / 64).clamp(1, 4)
+}
+
 /// Whether space of `len` bytes in `zone` can be asked for at all.
 fn check_request(zone: Zone, len: usize) -> Result<u64> {
     let size = match zone {
@@ -87,10 +95,17 @@ impl Txn<'_> {
             Some(at) => Ok(at),
             None => match self.search(zone, size, true)? {
                 Some(at) => Ok(at),
-                None => Err(Error::new(
-                    Class::NoSpace,
-                    format!("no space for {len} bytes in {zone}: the file system is full"),
-                )),
+                None => {
+                    let header = self.header();
+                    let text = format!(
+                        "no space for {len} bytes of {}: {} of {} big-blocks are free, and those are \
+                         kept for metadata or were freed just now",
+                        zone.label(),
+                        header.stat_freebigblocks,
+                        header.stat_bigblocks
+                    );
+                    Err(Error::new(Class::NoSpace, text))
+                }
             },
         }
     }
@@ -196,7 +211,7 @@ impl Txn<'_> {
     /// full volume can still be changed.
     fn may_claim(&self, zone: Zone, at: Offset, hurry: bool) -> bool {
         let header = self.header();
-        let spare = (header.stat_bigblocks.get() / 64).clamp(1, 4);
+        let spare = spare(header);
         let is_data = zone == Zone::LARGE_DATA || zone == Zone::SMALL_DATA;
         let store = &self.store;
         let may_use = |at| {
@@ -208,6 +223,21 @@ impl Txn<'_> {
         let free = header.stat_freebigblocks.get();
         let free = free.saturating_sub(store.resting.unusable(&may_use));
         (!is_data || free > spare) && may_use(at)
+    }
+
+    /// Whether so little space is left that the next record may find none, and a checkpoint would
+    /// release some: big-blocks that were freed since the last one.
+    pub fn is_cramped(&self) -> bool {
+        let (store, header) = (&self.store, self.header());
+        let free = header.stat_freebigblocks.get();
+        let few = spare(header) + CLAIMS;
+        if store.held || free - store.resting.blocks.len() as i64 >= few {
+            return false;
+        }
+        let committed = store.beyond_recall();
+        let may_use = |at| store.resting.may_use(at, committed, self.now(), true);
+        let waiting = store.resting.unusable(&may_use);
+        waiting > 0 && free - waiting < few
     }
 
     /// Gives space back (format.md §7.4).

@@ -198,6 +198,13 @@ impl Store {
         Ok(Durable { tid: self.last_tid })
     }
 
+    /// Lets nothing more be written until the volumes are opened again, for the reason that `error`
+    /// gives: the medium holds what only recovery can settle.
+    pub fn poison(&mut self, error: &Error) {
+        let disks = &mut self.view.set().disks;
+        disks.latch(error.class(), error.to_string());
+    }
+
     /// The committed state. Reads only; valid while no transaction is open.
     pub fn view(&mut self) -> &mut View {
         &mut self.view

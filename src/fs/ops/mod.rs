@@ -12,17 +12,22 @@
 //! steps end where the transaction is full; [`Ops::remove`], [`Ops::rename`] and [`Ops::truncate`]
 //! go through it to the end, with checkpoints in between where they must. At every one of these the
 //! file system is whole: an object without entries, a file that is not yet cut.
+//!
+//! What is replaced of an object without history is destroyed. A change that may still have to be
+//! taken back after a checkpoint needs the old records until then: [`History`] says which it is.
 
 mod create;
 mod data;
 mod entry;
 mod flags;
+mod forget;
 mod inode;
 mod live;
 mod remove;
 mod rename;
 mod sweep;
 
+pub use forget::Forget;
 pub use sweep::Sweep;
 
 use super::{Inode, ObjectId};
@@ -73,20 +78,47 @@ pub struct Attributes {
     pub atime: Option<u64>,
 }
 
+/// When old records of objects without history are destroyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum History {
+    /// At once. For changes of one checkpoint, and for those that nobody takes back once they are
+    /// durable.
+    AtOnce,
+    /// Once the operation is there: until then they are marked deleted, as those that stay. A
+    /// rollback finds them, and a [`Forget`] takes them away in the end.
+    Later,
+}
+
 /// Changes to the files of one PFS.
 #[derive(Debug)]
 pub struct Ops {
     pfs: u16,
     editor: Editor,
+    history: History,
+    /// Whether there is work for a [`Forget`].
+    owes: bool,
 }
 
 impl Ops {
-    /// For the PFS of this number.
+    /// For the PFS of this number; what has no history is destroyed at once.
     pub fn new(pfs: u16) -> Ops {
+        Ops::with(pfs, History::AtOnce)
+    }
+
+    /// For the PFS of this number.
+    pub fn with(pfs: u16, history: History) -> Ops {
         Ops {
             pfs,
             editor: Editor::new(),
+            history,
+            owes: false,
         }
+    }
+
+    /// Whether records of objects without history were marked deleted that a [`Forget`] is to
+    /// destroy.
+    pub fn owes(&self) -> bool {
+        self.owes
     }
 
     /// The editor that the changes go through.
@@ -144,7 +176,10 @@ impl Ops {
 
     /// Ends a record's life; `keep` says whether its owner has history.
     fn retire(&mut self, txn: &mut Txn<'_>, leaf: &LeafElement, keep: bool) -> Result<()> {
-        put::retire(&mut self.editor, txn, leaf, keep)
+        let later = !keep && self.history == History::Later;
+        // What this transaction made is destroyed whatever its owner is.
+        self.owes |= later && leaf.base.create_tid() != txn.tid();
+        put::retire(&mut self.editor, txn, leaf, keep || later)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::data::{base_of, straddles};
 use super::live::{Live, successor};
-use super::{Ops, flags};
+use super::{History, Ops, flags, refused};
 use crate::error::Result;
 use crate::format::record::rt;
 use crate::format::{Key, Localization};
@@ -108,9 +108,15 @@ impl Sweep {
         Ok(true)
     }
 
-    /// Goes on to the end, with checkpoints where they are due.
+    /// Goes on to the end, with checkpoints where they are due. Errors: class `Other` if one is due
+    /// in an operation that may have to be taken back: it makes its own, with an intent.
     pub fn finish(mut self, ops: &mut Ops, txn: &mut Txn<'_>) -> Result<()> {
         while !self.step(ops, txn)? {
+            if ops.history == History::Later {
+                return Err(refused(
+                    "a change of several checkpoints goes in steps here",
+                ));
+            }
             txn.checkpoint()?;
         }
         Ok(())
