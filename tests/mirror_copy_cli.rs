@@ -79,8 +79,20 @@ fn slaves_are_made_and_follow() {
         let tid = tid_of(&a);
         assert_eq!(tid, tid_of(master));
         assert_eq!(listing(&a, &tid), listing(master, &tid));
+        // Nothing is left to do, and the plan says so too.
+        let planned = run(&["mirror-plan", master, &a]);
+        assert_eq!(status(&planned), 0, "{}", err(&planned));
+        let idle = format!("nothing to do, as of {tid}");
+        assert!(out(&planned).contains(&idle), "{}", out(&planned));
+        assert!(!out(&planned).contains("window"), "{}", out(&planned));
+        let (_, told) = copied(&["-n", master, &a]);
+        let plan = of_kind(&told, "plan")[0];
+        assert_eq!(plan["idle"], true, "{plan}");
+        assert_eq!(plan["sync_end_tid"].as_str(), Some(&*tid), "{plan}");
         let (_, told) = copied(&[master, &a]);
-        assert_eq!(of_kind(&told, "standing").len(), 1, "{told:?}");
+        let standing = of_kind(&told, "standing");
+        assert_eq!(standing.len(), 1, "{told:?}");
+        assert_eq!(standing[0]["sync_end_tid"].as_str(), Some(&*tid));
         // The second slave lacks more than the first from here on, and both come along in one pass.
         if at == 1 {
             let (output, told) = copied(&["-y", &masters[2], &a, &b]);
@@ -194,6 +206,17 @@ fn master_and_slave_in_one_file() {
     assert_eq!(status(&checked), 0, "{}", out(&checked));
 }
 
+/// How many deletions a plan says are implied, and whether it says that the copy would be stopped.
+fn implied(words: &[&str]) -> (u64, bool) {
+    let mut line = vec!["-n"];
+    line.extend(words);
+    let (output, told) = copied(&line);
+    assert_eq!(status(&output), 0, "{}", err(&output));
+    let plan = of_kind(&told, "plan")[0];
+    let count = plan["implied_deletes"].as_u64().expect("a count");
+    (count, plan["would_stop"].as_bool().expect("yes or no"))
+}
+
 /// Another state of the master would delete nearly everything: it is stopped and taken back.
 #[test]
 fn the_brake() {
@@ -220,20 +243,39 @@ fn the_brake() {
     good(&["put", &other, text(&tree), "/other/a"]);
     good(&["put", &other, text(&tree), "/other/b"]);
     good(&["rm", "-r", &other, "/other/a"]);
+    let (count, stops) = implied(&[&other, &slave]);
+    assert!(count > 10_000 && stops, "{count}");
+    let also = implied(&["--allow-deletes", &other, &slave]);
+    assert_eq!(also, (count, false));
+    let plan = run(&["mirror-plan", &other, &slave]);
+    assert_eq!(status(&plan), 0);
+    let line = format!("implied   {count} deletes\n");
+    assert!(out(&plan).contains(&line), "{}", out(&plan));
+    let stops = "would stop: --allow-deletes";
+    assert!(out(&plan).contains(stops), "{}", out(&plan));
     let (output, told) = copied(&[&other, &slave]);
     assert_eq!(status(&output), 8, "{}", err(&output));
     assert_eq!(of_kind(&told, "taken_back").len(), 1, "{}", err(&output));
     assert!(err(&output).contains("--allow-deletes"), "{}", err(&output));
+    // As many as planned.
+    let words = format!("the deletion of {count} of");
+    assert!(err(&output).contains(&words), "{}", err(&output));
     assert_eq!(tid_of(&slave), tid);
     assert_eq!(listing(&slave, &tid), before);
     // Nothing is left of it.
     good(&["mkdir", &master, "/more"]);
+    assert_eq!(implied(&[&master, &slave]), (0, false));
     good(&["mirror-copy", &master, &slave]);
     let tid = tid_of(&slave);
     assert_eq!(listing(&slave, &tid), listing(&master, &tid));
     good(&["check", "--data", slave.split('#').next().expect("a path")]);
     good(&["rm", "-r", &other, "/other/b"]);
-    good(&["mirror-copy", "--allow-deletes", &other, &slave]);
+    let (count, stops) = implied(&["--allow-deletes", &other, &slave]);
+    assert!(count > 10_000 && !stops, "{count}");
+    let (output, told) = copied(&["--allow-deletes", &other, &slave]);
+    assert_eq!(status(&output), 0, "{}", err(&output));
+    let done = &told.last().expect("a summary")["targets"][0];
+    assert_eq!(done["gap_deleted"].as_u64(), Some(count), "{done}");
     assert!(tid_of(&slave) > tid);
 }
 

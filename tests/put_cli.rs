@@ -312,6 +312,61 @@ fn what_cannot_be_copied_changes_nothing() {
     failed(&["batch", "-n", image], 0, "0 changes");
 }
 
+/// A dry run says what the real one would meet on a volume that is too small.
+#[test]
+fn what_does_not_fit_is_said_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = image(folder.path());
+    let image = image.to_str().expect("text");
+    let file = |name: &str, mib: usize| {
+        let path = folder.path().join(name);
+        fs::write(&path, noise(mib << 20, mib as u64)).expect("space");
+        path.to_str().expect("text").to_owned()
+    };
+    let (big, most, some) = (file("big", 400), file("most", 296), file("some", 100));
+    let dry = |source: &str| run(&["put", "-n", image, source, "/x"]);
+    let output = dry(&big);
+    assert_eq!(status(&output), 10, "{}", err(&output));
+    let said = err(&output);
+    assert!(
+        said.contains("are needed, and") && said.contains("free"),
+        "{said}"
+    );
+    assert_eq!(status(&run(&["put", image, &big, "/x"])), 10);
+    for fits in [&most, &some] {
+        assert_eq!(status(&dry(fits)), 0, "{fits}: {}", err(&dry(fits)));
+    }
+    good(&["put", image, &most, "/most"]);
+    // It fitted before.
+    assert_eq!(status(&dry(&some)), 10);
+    assert_eq!(status(&run(&["put", image, &some, "/x"])), 10);
+    // What is there takes no space again.
+    good(&["put", "-n", image, &most, "/most"]);
+    // Zeros become holes.
+    let hole = folder.path().join("hole");
+    let sparse = File::create(&hole).expect("a file");
+    sparse.set_len(4 << 30).expect("it grows");
+    good(&["put", "-n", image, hole.to_str().expect("text"), "/hole"]);
+    // The last free bytes are in big-blocks that are in use: a dry run and a real one agree on them,
+    // one file after the other.
+    let mut ends = Vec::new();
+    for at in 0..200 {
+        let (source, path) = (file("one", 1), format!("/one-{at}"));
+        let planned = status(&run(&["put", "-n", image, &source, &path]));
+        let done = status(&run(&["put", image, &source, &path]));
+        ends.push((planned, done));
+        if done == 10 {
+            break;
+        }
+    }
+    let last = ends.pop().expect("one at least");
+    assert_eq!(last, (10, 10));
+    assert!(
+        ends.len() > 5 && ends.iter().all(|end| *end == (0, 0)),
+        "{ends:?}"
+    );
+}
+
 #[test]
 fn small_changes() {
     let folder = tempfile::tempdir().expect("a folder");

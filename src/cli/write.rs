@@ -3,11 +3,11 @@
 
 use super::args::Command;
 use super::json::{Fields, hex, put_name};
-use super::open::{Writable, now_us, open, open_rw};
+use super::open::{Opened, Writable, now_us, open, open_rw};
 use super::spec::{Local, Spec};
 use super::ui::Meter;
 use super::write_args::{Change, LnArgs};
-use super::{Context, Exit, Outcome, escape};
+use super::{Context, Exit, Outcome, escape, size};
 use crate::error::{Class, Error, Result};
 use crate::fs::change::{self, Owner, Removal};
 use crate::fs::import::{self, Deed, FileId, Origin, Report, Request};
@@ -340,6 +340,18 @@ fn described(report: &Report) -> String {
     text
 }
 
+/// Whether there is space for what would be copied.
+fn fits(opened: &mut Opened, report: &Report) -> Result<()> {
+    let want = report.want();
+    let room = want.room(&mut opened.view)?;
+    if want.bytes() <= room {
+        return Ok(());
+    }
+    let (space, free) = (size::human(want.bytes()), size::human(room));
+    let text = format!("about {space} are needed, and {free} are free");
+    Err(Error::new(Class::NoSpace, text))
+}
+
 /// Says what a change would do.
 fn dry(change: &Change, spec: &Spec, cx: &Context) -> Outcome {
     let mut opened = open(cx, spec)?;
@@ -368,6 +380,7 @@ fn dry(change: &Change, spec: &Spec, cx: &Context) -> Outcome {
             cx.ui
                 .note(0, format_args!("would copy {}", described(&report)));
         }
+        fits(&mut opened, &report)?;
         return Ok(Exit::Done);
     }
     let is_new = match change {

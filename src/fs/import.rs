@@ -20,6 +20,7 @@ use crate::fs::operation::Operation;
 use crate::fs::target::{existing, place};
 use crate::progress::{Progress, Status};
 use crate::store::Fetch;
+use crate::store::usage::Want;
 use delta::Told;
 use ground::Ground;
 pub use host::FileId;
@@ -86,6 +87,8 @@ pub struct Report {
     pub blocks_written: u64,
     /// Their bytes.
     pub block_bytes: u64,
+    /// Those of them in records of less than 16 KiB.
+    pub small_bytes: u64,
     /// Blocks that were there and are the same.
     pub blocks_same: u64,
     /// Blocks that were there and became holes.
@@ -94,6 +97,31 @@ pub struct Report {
     pub attributes_lost: u64,
     /// Files that have come apart from their other names: more than can be remembered.
     pub links_lost: u64,
+}
+
+/// Space that an element takes in a tree whose nodes are half full, and what its nodes take above it.
+const ELEMENT_SPACE: u64 = 136;
+/// Space that an object takes: its inode, and its name of a usual length.
+const OBJECT_SPACE: u64 = 128 + 64 + 2 * ELEMENT_SPACE;
+
+impl Report {
+    /// Space that all of it takes in the file system, at most about.
+    pub fn want(&self) -> Want {
+        let objects = [
+            self.files,
+            self.directories,
+            self.symlinks,
+            self.hard_links,
+            self.nodes,
+        ];
+        let objects = objects.iter().fold(0u64, |sum, n| sum.saturating_add(*n));
+        let blocks = self.blocks_written.saturating_mul(ELEMENT_SPACE);
+        Want {
+            large: self.block_bytes.saturating_sub(self.small_bytes),
+            small: self.small_bytes,
+            meta: blocks.saturating_add(objects.saturating_mul(OBJECT_SPACE)),
+        }
+    }
 }
 
 /// Copies in, as a part of `op`.

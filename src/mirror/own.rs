@@ -28,8 +28,7 @@ impl Fate {
     /// that was given up, and is brought forward. An element of the end itself cannot be deleted
     /// there; nobody has seen it unless that TID is published.
     pub fn of(own: &LeafElement, batch: &Batch) -> Fate {
-        let local = [rt::CONFIG, rt::SNAPSHOT].contains(&own.base.rec_type.get());
-        if local || !own.visible(batch.end) {
+        if is_local(own) || !own.visible(batch.end) {
             return Fate::Stays;
         }
         match own.base.create_tid() == batch.end {
@@ -182,20 +181,33 @@ impl<'v> Shadow<'v> {
         Ok(())
     }
 
-    fn meet(&mut self, mut own: LeafElement, mentioned: bool) {
-        let local = [rt::CONFIG, rt::SNAPSHOT].contains(&own.base.rec_type.get());
-        if self.taken_back && !local {
-            if own.base.create_tid() > self.batch.synced {
-                return;
-            }
-            if own.base.delete_tid() > self.batch.synced {
-                own.base.delete_tid.set(Tid::ZERO.0);
-            }
-        }
+    fn meet(&mut self, own: LeafElement, mentioned: bool) {
+        let own = match self.taken_back {
+            true => taken_back(own, self.batch.synced),
+            false => Some(own),
+        };
+        let Some(own) = own else { return };
         self.applied.live += u64::from(own.visible(self.batch.end));
         let stays = mentioned || Fate::of(&own, &self.batch) == Fate::Stays;
         self.applied.gap_deleted += u64::from(!stays);
     }
+}
+
+/// What becomes of an element of a slave that is taken back to `synced`.
+fn taken_back(mut own: LeafElement, synced: Tid) -> Option<LeafElement> {
+    if is_local(&own) {
+        return Some(own);
+    }
+    if own.base.delete_tid() > synced {
+        own.base.delete_tid.set(0);
+        own.delete_ts.set(0);
+    }
+    (own.base.create_tid() <= synced).then_some(own)
+}
+
+/// Whether the element is the slave's own affair.
+fn is_local(own: &LeafElement) -> bool {
+    [rt::CONFIG, rt::SNAPSHOT].contains(&own.base.rec_type.get())
 }
 
 #[cfg(test)]
@@ -248,5 +260,19 @@ mod tests {
                 assert_eq!(fate(local, create, delete, synced), Stays);
             }
         }
+    }
+
+    #[test]
+    fn taking_back_leaves_what_is_acknowledged() {
+        let tids = |rec_type, create, delete| {
+            let left = taken_back(own(rec_type, create, delete), Tid(50));
+            left.map(|own| (own.base.create_tid().0, own.base.delete_tid().0))
+        };
+        assert_eq!(tids(rt::DATA, 10, 0), Some((10, 0)));
+        assert_eq!(tids(rt::DATA, 10, 50), Some((10, 50)));
+        assert_eq!(tids(rt::DATA, 50, 51), Some((50, 0)));
+        assert_eq!(tids(rt::DATA, 51, 0), None);
+        assert_eq!(tids(rt::DATA, 51, 60), None);
+        assert_eq!(tids(rt::SNAPSHOT, 51, 60), Some((51, 60)));
     }
 }

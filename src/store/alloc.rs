@@ -70,6 +70,13 @@ fn spare(header: &VolumeHeader) -> i64 {
     (header.stat_bigblocks.get() / 64).clamp(1, 4)
 }
 
+/// Free big-blocks: those that file data may claim, and those that it leaves for metadata.
+pub fn claimable(header: &VolumeHeader) -> (u64, u64) {
+    let free = header.stat_freebigblocks.get().max(0);
+    let kept = spare(header).min(free);
+    ((free - kept).unsigned_abs(), kept.unsigned_abs())
+}
+
 /// Whether space of `len` bytes in `zone` can be asked for at all.
 fn check_request(zone: Zone, len: usize) -> Result<u64> {
     let size = match zone {

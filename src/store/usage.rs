@@ -1,9 +1,57 @@
 //! How the space is used: the freemap counted by owner.
 
+use super::alloc::claimable;
 use super::freemap::{BigBlock, BigBlocks};
 use super::{Fetch, View};
 use crate::error::Result;
 use crate::format::{BIGBLOCK, Zone};
+
+/// Space that something is going to take, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Want {
+    /// Data in records of 16 KiB and more.
+    pub large: u64,
+    /// Data in smaller records.
+    pub small: u64,
+    /// Everything else, at most about.
+    pub meta: u64,
+}
+
+impl Want {
+    /// All of it.
+    pub fn bytes(&self) -> u64 {
+        self.large
+            .saturating_add(self.small)
+            .saturating_add(self.meta)
+    }
+
+    /// Bytes that can be had of it in `view` at most, or more than all of it: free big-blocks but for
+    /// those that data leaves for metadata, and what is left behind the last record in those that are
+    /// in use. Holes between records are not used again before cleanup frees whole big-blocks.
+    pub fn room(&self, view: &mut View) -> Result<u64> {
+        let (free, kept) = claimable(view.header());
+        let free = free.saturating_mul(BIGBLOCK);
+        if free >= self.bytes() {
+            return Ok(free);
+        }
+        let (mut large, mut small, mut meta) = (0u64, 0u64, kept.saturating_mul(BIGBLOCK));
+        walk(view, |block| {
+            let used = u64::from(block.entry.append_off.get());
+            let left = BIGBLOCK.saturating_sub(used);
+            let sum = match block.entry.owner() {
+                Zone::LARGE_DATA => &mut large,
+                Zone::SMALL_DATA => &mut small,
+                Zone::META | Zone::BTREE => &mut meta,
+                _ => return Ok(()),
+            };
+            *sum = sum.saturating_add(left);
+            Ok(())
+        })?;
+        // What one kind leaves is of no use for another.
+        let left = large.min(self.large) + small.min(self.small) + meta.min(self.meta);
+        Ok(free.saturating_add(left))
+    }
+}
 
 /// The big-blocks of one owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

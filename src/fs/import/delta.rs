@@ -8,7 +8,7 @@ use crate::btree::record::{extent, good_data};
 use crate::error::Result;
 use crate::format::node::LeafElement;
 use crate::format::record::data_crc_ok;
-use crate::format::{HALF_BUFFER, Tid, XBUFFER, align16, block_size};
+use crate::format::{HALF_BUFFER, LARGE_DATA, Tid, XBUFFER, align16, block_size};
 use crate::fs::Inode;
 use crate::fs::file::{Blocks, read_at};
 use crate::progress::{Progress, Status};
@@ -257,6 +257,9 @@ impl Delta<'_> {
             false => {
                 told.report.blocks_written += 1;
                 told.report.block_bytes += piece.bytes.len() as u64;
+                if piece.bytes.len() < LARGE_DATA as usize {
+                    told.report.small_bytes += piece.bytes.len() as u64;
+                }
             }
         }
         if let (Ground::Real(op), Some(file)) = (ground, self.file) {
