@@ -120,7 +120,7 @@ run mallet put office.img#work second.raw /second.raw
 printf '$ mallet mirror-copy -b 2m office.img#1 attic.img#1 cellar.img#1 &\n'
 mallet mirror-copy -b 2m office.img#1 attic.img#1 cellar.img#1 2> killed.txt &
 copy=$!
-# What has come is made durable every ten seconds.
+# What has come is made durable every three seconds.
 sleep 13
 printf '$ kill -9 %s\n' $copy
 kill -9 $copy || fail 'the copy was over already'
