@@ -164,7 +164,7 @@ fn sample_tree(folder: &Path) {
         ("file1", 0o4711),
         ("deep", 0o1750),
         ("pipe", 0o620),
-        ("sparse", 0),
+        ("sparse", 0o400),
     ] {
         fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).expect("a mode");
     }
