@@ -64,7 +64,6 @@ pub(super) fn ring(depth: usize) -> io::Result<IoUring> {
         opcode::Write::CODE,
         opcode::ReadFixed::CODE,
         opcode::WriteFixed::CODE,
-        opcode::Fsync::CODE,
     ];
     if !needed.into_iter().all(|code| probe.is_supported(code)) {
         return Err(io::ErrorKind::Unsupported.into());
@@ -198,12 +197,8 @@ fn entry(medium: &Medium, registered: &[usize], flight: &mut Flight) -> squeue::
     let (at, buf, write) = match &mut flight.op {
         Op::Read { at, buf } => (*at, buf, false),
         Op::Write { at, buf } => (*at, buf, true),
-        Op::Flush => {
-            let fd = types::Fd(medium.plain.as_raw_fd());
-            return opcode::Fsync::new(fd)
-                .flags(types::FsyncFlags::DATASYNC)
-                .build();
-        }
+        // Carried out when it is submitted.
+        Op::Flush => return opcode::Nop::new().build(),
     };
     // A buffer of another device's pool has a slot number too, but another address.
     let slot = buf
@@ -299,6 +294,13 @@ impl Device for Uring {
         });
         if let Err(error) = valid {
             let result = Err(error);
+            self.ready.push(Done { tag, op, result });
+            return Ok(());
+        }
+        if matches!(op, Op::Flush) {
+            // There is nothing to wait for beside it, and the ring would only hand it to a thread.
+            let result = self.medium.plain.sync_data();
+            let result = self.medium.settle(&mut self.latch, &op, result);
             self.ready.push(Done { tag, op, result });
             return Ok(());
         }

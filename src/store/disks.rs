@@ -10,6 +10,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
 use std::io;
 
+/// Bytes from which on a write is worth starting by itself.
+const LONG: usize = 128 << 10;
+
 /// What was asked of the devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -168,6 +171,7 @@ impl Disks {
     /// Starts writing `buf` at `at` of `disk`. That it went well shows at the next barrier; that an
     /// earlier one did not may show here, once all that was under way has ended.
     pub fn write(&mut self, disk: usize, at: u64, buf: Buf) -> Result<()> {
+        let long = buf.len() >= LONG;
         let (tag, mut op) = (self.next_tag, Op::Write { at, buf });
         self.next_tag += 1;
         self.disks[disk].unflushed = true;
@@ -175,8 +179,10 @@ impl Disks {
             match self.disks[disk].device.submit(tag, op) {
                 Ok(()) => {
                     self.disks[disk].writing += 1;
-                    // Starts it.
-                    self.collect(disk, 0)?;
+                    if long {
+                        // Starts it. Short ones start together, with the next barrier at the latest.
+                        self.collect(disk, 0)?;
+                    }
                     break;
                 }
                 Err(_) if self.disks[disk].device.in_flight() == 0 => {
