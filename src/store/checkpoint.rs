@@ -15,7 +15,7 @@
 //! more between the log and the changes (durability.md §9.5).
 
 use super::Fetch;
-use super::frames::Frames;
+use super::frames::{self, Frames};
 use super::log::{Append, BLOCK, Log, Piece};
 use super::txn::{Durable, RING_SLACK, Store};
 use super::undo::Ring;
@@ -262,27 +262,32 @@ fn write_ring(set: &mut super::VolumeSet, ring: &Ring, pieces: &[Piece]) -> Resu
     Ok(bytes)
 }
 
-/// Writes changed buffers, neighbours together.
-fn write_frames(store: &mut Store, frames: &Frames) -> Result<()> {
-    let sorted = frames.sorted();
-    let mut rest = &sorted[..];
-    while let Some((first, _)) = rest.first() {
-        let (disk, place) = store.view.place(*first, BUFFER)?;
-        let follows = |(index, (at, _)): &(usize, &(Offset, &super::frames::Frame))| {
-            at.0 == first.0 + (index * BUFFER) as u64
-        };
-        let run = rest.iter().enumerate().take_while(follows).count();
-        let run = run.min(WRITE_MAX / BUFFER);
-        let mut buf = store.view.set().disks.buffer(disk, run * BUFFER);
-        for (piece, (_, frame)) in buf.chunks_exact_mut(BUFFER).zip(rest) {
-            piece.copy_from_slice(&frame.now);
-            match frame.zone {
-                Zone::SMALL_DATA => store.written.data += BUFFER as u64,
-                _ => {
-                    store.written.meta += BUFFER as u64;
-                    store.written.buffers += 1;
+/// Writes the blocks of buffers that changed, neighbours together.
+fn write_frames(store: &mut Store, changed: &Frames) -> Result<()> {
+    let mut blocks = Vec::new();
+    for (at, frame) in changed.sorted() {
+        let (disk, place) = store.view.place(at, BUFFER)?;
+        for (index, bytes) in frame.now.chunks_exact(frames::BLOCK).enumerate() {
+            if frame.is_changed(index) {
+                blocks.push((disk, place + (index * frames::BLOCK) as u64, bytes));
+                match frame.zone {
+                    Zone::SMALL_DATA => store.written.data += frames::BLOCK as u64,
+                    _ => store.written.meta += frames::BLOCK as u64,
                 }
             }
+        }
+        store.written.buffers += u64::from(frame.zone != Zone::SMALL_DATA);
+    }
+    let mut rest = &blocks[..];
+    while let Some((disk, place, _)) = rest.first().copied() {
+        let follows = |(index, (d, at, _)): &(usize, &(usize, u64, &[u8]))| {
+            *d == disk && *at == place + (index * frames::BLOCK) as u64
+        };
+        let run = rest.iter().enumerate().take_while(follows).count();
+        let run = run.min(WRITE_MAX / frames::BLOCK);
+        let mut buf = store.view.set().disks.buffer(disk, run * frames::BLOCK);
+        for (piece, (.., bytes)) in buf.chunks_exact_mut(frames::BLOCK).zip(rest) {
+            piece.copy_from_slice(bytes);
         }
         store.view.set().disks.write(disk, place, buf)?;
         rest = &rest[run..];

@@ -203,7 +203,8 @@ impl Disks {
     pub fn finish_writes(&mut self) -> Result<()> {
         for disk in 0..self.disks.len() {
             while self.disks[disk].writing > 0 {
-                self.collect(disk, 1)?;
+                // All at once: whoever waits for each wakes up for each.
+                self.collect(disk, self.disks[disk].writing)?;
             }
         }
         self.check_latch()

@@ -11,6 +11,9 @@ use zerocopy::FromBytes;
 /// Granularity of what is known of a buffer's bytes.
 const GRAIN: usize = 16;
 const WORDS: usize = BUFFER / GRAIN / 64;
+/// What is written of a changed buffer, in bytes: blocks with changes, each as large as the largest
+/// sector there is.
+pub(super) const BLOCK: usize = 4096;
 /// Bytes of log that a run of old bytes takes beside them, at most: a frame, another where a sector
 /// ends, and rounding.
 const RUN_COST: usize = 112;
@@ -81,6 +84,14 @@ impl Frame {
     /// Memory that it takes, in bytes.
     fn cost(&self) -> usize {
         BUFFER + self.old.as_ref().map_or(0, |_| BUFFER)
+    }
+
+    /// Whether any byte of block `block` (of [`BLOCK`] bytes) was changed.
+    pub fn is_changed(&self, block: usize) -> bool {
+        let words = WORDS * BLOCK / BUFFER;
+        self.touched.0[block * words..(block + 1) * words]
+            .iter()
+            .any(|word| *word != 0)
     }
 
     /// Notes that `range` was allocated since the last checkpoint.
