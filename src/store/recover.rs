@@ -63,6 +63,7 @@ pub(super) fn open(set: VolumeSet, options: &StoreOptions) -> Result<Store> {
         append: Append {
             pos: ring.wrap(undone.end.next_multiple_of(SECTOR)),
             seq: view.next_seq(),
+            formatted: 0,
         },
         ring,
         first: undone.first,
@@ -216,6 +217,7 @@ pub(super) fn jump(store: &mut Store) -> Result<()> {
     let jump = Append {
         pos: store.ring.wrap(store.append.pos.next_multiple_of(BLOCK)),
         seq: store.append.seq.wrapping_add(EPOCH),
+        formatted: 0,
     };
     let (pieces, end) = Log::new(&store.ring, jump).fillers();
     store.written.undo += write_pieces(store, &pieces)?;
