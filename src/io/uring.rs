@@ -14,6 +14,7 @@ use nix::libc;
 use std::io;
 use std::mem;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,9 @@ pub(super) struct Uring {
     free: Vec<usize>,
     /// Completed without the kernel.
     ready: Vec<Done>,
+    /// A write that the queue does not have yet: nothing else is under way. Whoever waits for it at
+    /// once has it done sooner without the ring.
+    lone: Option<usize>,
     /// Whether the one operation in flight must have the device to itself.
     alone: bool,
     pool: Arc<Pool>,
@@ -95,6 +99,7 @@ impl Uring {
             flights: (0..depth).map(|_| None).collect(),
             free: (0..depth).rev().collect(),
             ready: Vec::new(),
+            lone: None,
             alone: false,
             pool,
             registered,
@@ -118,6 +123,30 @@ impl Uring {
         let pushed = unsafe { self.ring.submission().push(&entry) };
         // The queue has a place for each of the `depth` flights, and each is in it at most once.
         pushed.expect("room for every flight");
+    }
+
+    /// Puts the write that was held back into the submission queue: others are to go with it.
+    fn push_lone(&mut self) {
+        if let Some(index) = self.lone.take() {
+            self.push(index);
+        }
+    }
+
+    /// Carries out the write that was held back.
+    fn write_lone(&mut self) {
+        let Some(index) = self.lone.take() else {
+            return;
+        };
+        let Some(Flight {
+            op: Op::Write { at, buf },
+            ..
+        }) = &self.flights[index]
+        else {
+            return;
+        };
+        let file = self.medium.route(*at, buf.len(), true);
+        let result = file.write_all_at(buf, self.medium.base + at);
+        self.land(index, result);
     }
 
     /// Enters the kernel: gives it what is queued and waits for `want` completions, then takes
@@ -313,11 +342,28 @@ impl Device for Uring {
             done: 0,
             retries: 0,
         });
-        self.push(index);
+        let lone = matches!(
+            &self.flights[index],
+            Some(Flight {
+                op: Op::Write { .. },
+                ..
+            })
+        );
+        match lone && self.under_way() == 1 {
+            true => self.lone = Some(index),
+            false => {
+                self.push_lone();
+                self.push(index);
+            }
+        }
         Ok(())
     }
 
     fn reap(&mut self, min: usize, out: &mut Vec<Done>) -> io::Result<()> {
+        match min > self.ready.len() {
+            true => self.write_lone(),
+            false => self.push_lone(),
+        }
         self.collect();
         loop {
             let missing = min.saturating_sub(self.ready.len());
@@ -339,6 +385,7 @@ impl Device for Uring {
 impl Drop for Uring {
     /// Waits for everything under way, so that no buffer is freed that the kernel still fills.
     fn drop(&mut self) {
+        self.push_lone();
         while self.under_way() > 0 {
             if self.enter(1).is_err() {
                 // The kernel may still use them: give their memory up rather than free it.
