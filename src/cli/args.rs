@@ -5,8 +5,10 @@
 //! the command.
 
 mod making;
+mod remote;
 
 pub use making::{NewfsArgs, PfsDestroyArgs, PfsNewArgs, PfsUpdateArgs};
+pub use remote::{RemoteArgs, SshRemoteArgs};
 
 use super::asof::{self, AsOf};
 use super::examples;
@@ -151,7 +153,7 @@ pub struct Global {
     #[arg(long, global = true, help_heading = STREAMS)]
     pub allow_deletes: bool,
 
-    /// Talk to a source that waits for answers: standard output carries them (mirror-write).
+    /// Two-way: a stream on one of standard input and output, answers on the other.
     #[arg(short = '2', global = true, help_heading = STREAMS)]
     pub two_way: bool,
 }
@@ -286,12 +288,15 @@ pub enum Command {
     /// Apply the mirroring stream on standard input to a slave.
     #[command(after_long_help = examples::MIRROR_WRITE)]
     MirrorWrite(MirrorWriteArgs),
-    /// Bring slaves of this machine up to date with a PFS, all of them in one scan.
+    /// Bring slaves up to date with a PFS: those of this machine in one scan, others over ssh.
     #[command(after_long_help = examples::MIRROR_COPY)]
     MirrorCopy(MirrorCopyArgs),
     /// Say what a stream would hold, without reading data; with a target, what a copy would do.
     #[command(after_long_help = examples::MIRROR_PLAN)]
     MirrorPlan(MirrorPlanArgs),
+    /// Do what a peer's ssh asks for, if it is what this key allows (for authorized_keys).
+    #[command(after_long_help = examples::SSH_REMOTE)]
+    SshRemote(SshRemoteArgs),
     /// Show a file system's version and what each version means.
     Version(SpecArgs),
     /// List the volumes of a file system.
@@ -341,6 +346,7 @@ impl Command {
             Command::MirrorDump(_) => "mirror-dump",
             Command::MirrorPlan(_) => "mirror-plan",
             Command::MirrorCopy(_) => "mirror-copy",
+            Command::SshRemote(_) => "ssh-remote",
             Command::Version(_) => "version",
             Command::VolumeList(_) => "volume-list",
             Command::Completions(_) => "completions",
@@ -389,6 +395,7 @@ impl Command {
             Command::Newfs(_)
             | Command::MirrorCopy(_)
             | Command::MirrorDump(_)
+            | Command::SshRemote(_)
             | Command::Completions(_)
             | Command::Man(_) => None,
         }
@@ -642,6 +649,9 @@ pub struct MirrorCopyArgs {
     /// The slaves.
     #[arg(value_parser = spec(), value_name = "DST", required = true)]
     pub targets: Vec<Spec>,
+    /// How other machines are reached.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
 }
 
 /// Arguments of `mirror-plan`.

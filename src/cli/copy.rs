@@ -5,7 +5,7 @@ use super::json::hex;
 use super::mirror::{Wall, damage_event};
 use super::open::{Opened, Writable, now_us, open_rw_of, open_with, view_options};
 use super::spec::{Local, Pfs as Named, Spec, Volume};
-use super::{Context, Exit, Outcome, pfs as names, size};
+use super::{Context, Exit, Outcome, pfs as names, remote, size};
 use crate::error::{Class, Error, Result};
 use crate::format::{BIGBLOCK, Tid};
 use crate::fs::pfs::{self, Pfs};
@@ -31,7 +31,7 @@ type Set = Vec<(PathBuf, u64)>;
 pub fn copy(args: &MirrorCopyArgs, cx: &Context) -> Outcome {
     match cx.global.dry_run {
         true => planned(&args.source, &args.targets, cx),
-        false => copied(&args.source, &args.targets, cx),
+        false => remote::everywhere(args, |here| copied(&args.source, here, cx), cx),
     }
 }
 
@@ -95,8 +95,8 @@ fn local(spec: &Spec) -> Result<&Local> {
     match spec {
         Spec::Local(local) => Ok(local),
         Spec::Remote(_) => Err(Error::usage(format!(
-            "{spec} is on another machine: mirror-copy cannot reach other machines yet (write ./ \
-             before a local path with a colon)"
+            "{spec} is on another machine, and a plan needs both ends on this one (write ./ before a \
+             local path with a colon)"
         ))),
     }
 }

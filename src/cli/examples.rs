@@ -139,6 +139,16 @@ Examples:
   mallet mirror-copy 'master.img#1' 'slave.img#1'
   mallet mirror-copy -y 'a.img,b.img#home' 'slave.img#3' /dev/sdc#3
   mallet mirror-copy -n 'master.img#1' 'slave.img#1'
+  mallet mirror-copy -y root@dragonfly:/home 'home.img#1'
+  mallet mirror-copy 'home.img#1' 'backup@attic:/srv/home.img#1'
+";
+
+/// Of `ssh-remote`.
+pub const SSH_REMOTE: &str = "\
+In authorized_keys, before the key, one line:
+  command=\"mallet ssh-remote --only mirror-write --path /srv/home.img#1\",restrict ssh-ed25519 ...
+
+The peer's command line is in SSH_ORIGINAL_COMMAND, where sshd puts it. It is not read by a shell.
 ";
 
 /// Of `info`.

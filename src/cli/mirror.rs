@@ -1,6 +1,7 @@
 //! Mirroring streams: `mirror-read`, `mirror-plan`, `mirror-dump`.
 
 use super::args::{DumpWhat, MirrorDumpArgs, MirrorPlanArgs, MirrorReadArgs};
+use super::input::Input;
 use super::json::{Fields, hex, put_name};
 use super::open::{Opened, open};
 use super::pfsd::Lines;
@@ -11,14 +12,15 @@ use crate::format::node::Base;
 use crate::format::{Key, Tid};
 use crate::mirror::cycle::{Cycle, Found};
 use crate::mirror::dump::{self, Dump, Text};
-use crate::mirror::wire::{Sink, broken};
+use crate::mirror::read::converse;
+use crate::mirror::wire::{Records, Sink, broken};
 use crate::mirror::{
     Asked, Clock, Counts, Damage, Edge, Event, Report, Request, SourcePfs, Window, plan, run,
     split, window,
 };
 use crate::progress::{Progress, Status};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -70,8 +72,7 @@ impl Clock for Wall<'_> {
 /// `mirror-read`.
 pub fn read(args: &MirrorReadArgs, cx: &Context) -> Outcome {
     if cx.global.two_way {
-        let text = "mirror-read does not take answers (-2) yet; give the begin TID instead";
-        return Err(Error::usage(text).into());
+        return two_way(args, cx);
     }
     // Before anything is opened: a terminal is no place for a stream.
     let out = cx.raw(true)?;
@@ -105,6 +106,59 @@ pub fn read(args: &MirrorReadArgs, cx: &Context) -> Outcome {
         })?
     };
     conclude(cx, &request, &report, &args.spec.to_string())
+}
+
+/// `mirror-read -2`: the target on standard input says where to begin.
+fn two_way(args: &MirrorReadArgs, cx: &Context) -> Outcome {
+    if args.begin.is_some() || args.end_tid.is_some() {
+        let text = "two-way (-2) the target says where to begin: leave the TIDs out";
+        return Err(Error::usage(text).into());
+    }
+    let out = cx.raw(true)?;
+    let mut opened = open(cx, &args.spec)?;
+    let name = args.spec.to_string();
+    give(cx, &mut opened, out, Input::new(cx, io::stdin()), &name)
+}
+
+/// Gives the PFS that was named to a target, two-way.
+pub(super) fn give(
+    cx: &Context,
+    opened: &mut Opened,
+    out: impl Write,
+    answers: impl Read,
+    name: &str,
+) -> Outcome {
+    let mut request = request(cx, opened, None, None, None)?;
+    let mut sink = Sink::new(out, cx.global.bandwidth.filter(|rate| *rate > 0));
+    let (mut teller, mut report) = (Teller::new(cx), Report::default());
+    let ended = {
+        let mut meter = cx.meter("mirror-read", "records");
+        let mut edge = Edge {
+            clock: &mut Wall::new(cx),
+            progress: &mut meter,
+            events: &mut |event| teller.tell(event),
+        };
+        let mut answers = Records::new(answers);
+        converse(
+            &mut opened.view,
+            &request,
+            &mut sink,
+            &mut answers,
+            &mut edge,
+            &mut report,
+        )
+    };
+    let (had, acknowledged) = report.target;
+    request.window.begin = had.map_or(request.window.begin, Tid::next);
+    cx.events.summary(json!({
+        "target_had": had.map(|tid| hex(tid.0)),
+        "acknowledged": acknowledged.map(|tid| hex(tid.0)),
+    }));
+    if let Err(error) = ended {
+        cx.goes_on()?;
+        return Err(error.into());
+    }
+    conclude(cx, &request, &report, name)
 }
 
 /// `mirror-plan`.
@@ -212,7 +266,13 @@ fn conclude(cx: &Context, request: &Request, report: &Report, name: &str) -> Out
         }
     };
     damage(cx, report, sent);
-    if let Some(path) = &cx.global.cycle {
+    // Two-way, the slave itself says where to go on.
+    if let Some(path) = cx
+        .global
+        .cycle
+        .as_ref()
+        .filter(|_| report.target.0.is_none())
+    {
         write_cycle(cx, path, request, report)?;
     }
     let Some(stop) = &report.stopped else {
@@ -309,6 +369,7 @@ impl<'a> Teller<'a> {
             ),
             Event::Batch { window, estimate } => ("batch", batch(window, *estimate)),
             Event::Damage(damage) => ("damage", damage_event(damage)),
+            Event::Acknowledged(tid) => ("acknowledged", json!({"tid": hex(tid.0)})),
             Event::PrescanChunk | Event::NoWork | Event::Scanned { .. } => return,
         };
         // The summary notices if nobody reads events any more.
@@ -360,6 +421,10 @@ impl<'a> Teller<'a> {
                         format!("scan obj={object:016x} tids={begin:016x}:{end:016x} {bytes:11}");
                     ui.note(1, text);
                 }
+            }
+            Event::Acknowledged(tid) => {
+                let text = format!("Mirror-read: the target has everything to {:016x}", tid.0);
+                ui.note(1, text);
             }
             // Listed at the end.
             Event::Damage(_) => {}

@@ -1,6 +1,7 @@
 //! `mirror-write`: a stream on standard input applied to a slave.
 
 use super::args::MirrorWriteArgs;
+use super::input::Input;
 use super::json::hex;
 use super::open::{Writable, now_us, open_rw};
 use super::spec::Pfs;
@@ -12,12 +13,9 @@ use crate::io::lock::{self, Lock};
 use crate::mirror::write::{Edge, Event, Report, Request, write};
 use crate::mirror::{Applied, Terms};
 use crate::store::Store;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
-use std::os::fd::AsFd;
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -32,13 +30,31 @@ pub fn run(args: &MirrorWriteArgs, cx: &Context) -> Outcome {
                     shows what is in it";
         return Err(Error::usage(text).into());
     }
-    let mut answers = match cx.global.two_way {
+    let answers = match cx.global.two_way {
         true => Some(cx.raw(true)?),
         false => None,
     };
     let mut opened = open_rw(cx, &args.spec)?;
-    let id = slave(&mut opened)?;
-    lock_stream(cx, &mut opened, id)?;
+    take(
+        cx,
+        &mut opened,
+        Input::new(cx, io::stdin()),
+        answers,
+        &args.spec.to_string(),
+    )
+}
+
+/// Applies the stream that `input` gives to the slave that was named; two-way, `answers` takes what
+/// the target says.
+pub(super) fn take(
+    cx: &Context,
+    opened: &mut Writable,
+    input: impl Read,
+    mut answers: Option<impl Write>,
+    name: &str,
+) -> Outcome {
+    let id = slave(opened)?;
+    lock_stream(cx, opened, id)?;
     let request = Request {
         pfs: id,
         force: cx.global.force,
@@ -49,8 +65,8 @@ pub fn run(args: &MirrorWriteArgs, cx: &Context) -> Outcome {
             withhold: false,
         },
     };
-    let name = args.spec.to_string();
-    let (mut report, mut teller) = (Report::default(), Teller::new(cx, name.clone()));
+    let two_way = answers.is_some();
+    let (mut report, mut teller) = (Report::default(), Teller::new(cx, name.to_owned(), two_way));
     let ended = {
         let mut meter = cx.meter("mirror-write", "records");
         let mut edge = Edge {
@@ -63,7 +79,6 @@ pub fn run(args: &MirrorWriteArgs, cx: &Context) -> Outcome {
             make: &mut |store, told| make(cx, store, id, told),
         };
         let answers = answers.as_mut().map(|out| out as &mut dyn Write);
-        let input = Input { cx };
         write(
             &mut opened.store,
             input,
@@ -76,7 +91,7 @@ pub fn run(args: &MirrorWriteArgs, cx: &Context) -> Outcome {
     cx.events.summary(counts(id, &report));
     let outcome = ended
         .map_err(anyhow::Error::from)
-        .and_then(|()| conclude(cx, &report, &name));
+        .and_then(|()| conclude(cx, &report, name));
     match teller.said {
         Err(error) if outcome.is_ok() => Err(error.into()),
         _ => outcome,
@@ -152,26 +167,6 @@ fn ask(question: &str) -> Result<bool> {
     Ok(line.trim_start().starts_with(['y', 'Y']))
 }
 
-/// Standard input; once the command is to end, an error.
-struct Input<'a> {
-    cx: &'a Context,
-}
-
-impl Read for Input<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let stdin = io::stdin();
-        loop {
-            self.cx.goes_on().map_err(io::Error::other)?;
-            let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::from(100u8)) {
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => return Ok(nix::unistd::read(&stdin, buf)?),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-}
-
 /// Finds the exit status, and says what a status cannot.
 fn conclude(cx: &Context, report: &Report, name: &str) -> Outcome {
     let damage = &report.damage;
@@ -208,14 +203,16 @@ fn conclude(cx: &Context, report: &Report, name: &str) -> Outcome {
 struct Teller<'a> {
     cx: &'a Context,
     name: String,
+    two_way: bool,
     said: io::Result<()>,
 }
 
 impl<'a> Teller<'a> {
-    fn new(cx: &'a Context, name: String) -> Teller<'a> {
+    fn new(cx: &'a Context, name: String, two_way: bool) -> Teller<'a> {
         Teller {
             cx,
             name,
+            two_way,
             said: Ok(()),
         }
     }
@@ -254,7 +251,7 @@ impl<'a> Teller<'a> {
     /// One-way, the source's user is told what the source would be.
     fn update(&self, tid: u64) -> io::Result<()> {
         let cx = self.cx;
-        if cx.global.two_way || cx.json() {
+        if self.two_way || cx.json() {
             return Ok(());
         }
         writeln!(cx.out(), "Source can update synctid to 0x{tid:016x}")?;

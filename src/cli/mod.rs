@@ -14,8 +14,10 @@ pub mod dumps;
 pub mod errors;
 pub mod escape;
 pub mod examples;
+pub mod forced;
 pub mod gauge;
 pub mod history;
+pub mod input;
 pub mod json;
 pub mod manual;
 pub mod mirror;
@@ -28,6 +30,7 @@ pub mod pfs;
 pub mod pfs_write;
 pub mod pfsd;
 pub mod record;
+pub mod remote;
 pub mod show;
 pub mod size;
 pub mod spec;
@@ -40,7 +43,7 @@ pub mod write_args;
 
 pub use context::Context;
 
-use crate::error::Class;
+use crate::error::{Class, Error, Result};
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use json::Events;
@@ -89,6 +92,17 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(refuse(&line, &error)),
     };
+    let cli = match asked_for(cli) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = writeln!(
+                io::stderr(),
+                "mallet: {}",
+                escape::sentence(&error.to_string())
+            );
+            return ExitCode::from(error.class().exit_code());
+        }
+    };
     let status = signals()
         .and_then(|(signals, raised)| {
             let cx = Context::new(&cli, signals)?;
@@ -101,6 +115,15 @@ pub fn main() -> ExitCode {
         let _ = writeln!(io::stderr(), "mallet: {error}");
         Class::Io.exit_code()
     }))
+}
+
+/// The command line itself, or what a peer asks for through it.
+fn asked_for(cli: Cli) -> Result<Cli> {
+    let Command::SshRemote(args) = &cli.command else {
+        return Ok(cli);
+    };
+    let line = forced::line(args, std::env::var_os("SSH_ORIGINAL_COMMAND"))?;
+    Cli::try_parse_from(line).map_err(|error| Error::usage(error.to_string()))
 }
 
 fn run(command: &Command, cx: &Context) -> Outcome {
@@ -145,6 +168,8 @@ fn run(command: &Command, cx: &Context) -> Outcome {
             None => mirror::planned(args, cx),
         },
         Command::MirrorCopy(args) => copy::copy(args, cx),
+        // Done before: another command stands in its place.
+        Command::SshRemote(_) => Ok(Exit::Done),
         Command::Completions(args) => manual::completions(args, cx),
         Command::Man(args) => manual::man(args, cx),
     }

@@ -1,4 +1,5 @@
-//! A one-way stream from beginning to end: the session, the scan and an output put together.
+//! A stream from beginning to end: the session, the scan and an output put together; two-way, with
+//! what the target says.
 
 use super::damage::{Damage, Damages};
 use super::session::{Action, Ended, Message, Session};
@@ -6,13 +7,13 @@ use super::source::{Item, Source};
 use super::split::{self, Chunk, Histogram};
 use super::throttle::Clock;
 use super::window::{SourcePfs, Window, untouched};
-use super::wire::Sink;
+use super::wire::{Records, Sink, broken};
 use crate::error::{Class, Error, Result};
-use crate::format::Key;
 use crate::format::mrecord::{CRC_ERROR, DATA_CRC_BAD, Kind};
+use crate::format::{Key, Tid};
 use crate::progress::{Progress, Status};
 use crate::store::Fetch;
-use std::io::Write;
+use std::io::{Read, Write};
 use zerocopy::IntoBytes;
 
 /// Records between two looks at time and signals.
@@ -56,6 +57,8 @@ pub enum Event<'a> {
     },
     /// There is no work in the batch.
     NoWork,
+    /// Two-way: the target has everything up to this TID, on stable media.
+    Acknowledged(Tid),
     /// Something could not be read.
     Damage(&'a Damage),
     /// Some more of the batch's records are through.
@@ -218,6 +221,8 @@ pub struct Report {
     pub batches: u64,
     /// What could not be read.
     pub damage: Damages,
+    /// Two-way: what the target had, and what it acknowledged last.
+    pub target: (Option<Tid>, Option<Tid>),
     /// Set if it was stopped before its end: its last batch is not whole.
     pub stopped: Option<Stop>,
 }
@@ -232,52 +237,55 @@ pub fn run<F: Fetch + ?Sized>(
     out: &mut dyn Output,
     edge: &mut Edge<'_>,
 ) -> Result<Report> {
-    let mut session = Session::one_way(request.pfs, request.window.end);
-    let mut run = Run {
-        request,
-        out,
-        edge,
-        report: Report::default(),
-        held: None,
-        object: 0,
-        scanned: 0,
-        estimates: None,
-        total: None,
-    };
-    loop {
-        match session.action() {
-            Action::Send(message) => {
-                run.report.counts.stream_bytes += message.stream_bytes();
-                run.out.message(&message)?;
-                // The one who reads is to see a mark when it is made.
-                if !matches!(message, Message::Pfsd(_)) {
-                    run.out.flush(run.edge.clock, true)?;
-                }
-            }
-            Action::Plan => match run.windows(fetch) {
-                Ok(windows) => session.plan(windows),
-                Err(why) if is_stop(&why) => {
-                    run.stop(request.window, Key::pfs_min(request.pfs.id), why);
-                    session.plan([]);
-                }
-                Err(error) => return Err(error),
-            },
-            Action::Bulk(window) => {
-                let ended = run.batch(fetch, window)?;
-                run.report.batches += 1;
-                session.bulk_ended(ended);
-            }
-            Action::Done => break,
+    let session = Session::one_way(request.pfs, request.window.end);
+    let mut report = Report::default();
+    Run::new(request, out, edge, &mut report).session(fetch, session, None)?;
+    Ok(report)
+}
+
+/// Streams two-way: the target says in `answers` what it lacks, in place of the window that `request`
+/// has, and what it has acknowledged. `report` is right after an error too.
+///
+/// Errors, beyond those of [`run`]: class `Incompatible` if the target does not belong to this
+/// master, `Protocol` if it says what does not belong there, or is gone.
+pub fn converse<F: Fetch + ?Sized, R: Read>(
+    fetch: &mut F,
+    request: &Request,
+    out: &mut dyn Output,
+    answers: &mut Records<R>,
+    edge: &mut Edge<'_>,
+    report: &mut Report,
+) -> Result<()> {
+    let session = Session::two_way(request.pfs);
+    Run::new(request, out, edge, report).session(fetch, session, Some(answers))
+}
+
+/// The target's way back.
+trait Answers {
+    /// Waits for what the target says, and shows it to the session.
+    fn hear(&mut self, session: &mut Session) -> Result<()>;
+}
+
+impl<R: Read> Answers for Records<R> {
+    fn hear(&mut self, session: &mut Session) -> Result<()> {
+        let at = self.offset();
+        match self.next()? {
+            Some(record) => session.take(&record.body),
+            None => Err(broken(
+                at,
+                "the target is gone; nothing that it acknowledged is lost, start again",
+            )),
         }
     }
-    Ok(run.report)
 }
 
 struct Run<'a, 'e> {
     request: &'a Request,
+    /// What is asked for; two-way, once the target has said it.
+    window: Window,
     out: &'a mut dyn Output,
     edge: &'a mut Edge<'e>,
-    report: Report,
+    report: &'a mut Report,
     /// The first damage that keeps this and all later batches from being acknowledged.
     held: Option<Position>,
     /// The object of the last record.
@@ -289,7 +297,88 @@ struct Run<'a, 'e> {
     total: Option<u64>,
 }
 
-impl Run<'_, '_> {
+impl<'a, 'e> Run<'a, 'e> {
+    fn new(
+        request: &'a Request,
+        out: &'a mut dyn Output,
+        edge: &'a mut Edge<'e>,
+        report: &'a mut Report,
+    ) -> Run<'a, 'e> {
+        Run {
+            request,
+            window: request.window,
+            out,
+            edge,
+            report,
+            held: None,
+            object: 0,
+            scanned: 0,
+            estimates: None,
+            total: None,
+        }
+    }
+
+    /// Does what the session says, to its end.
+    fn session<F: Fetch + ?Sized>(
+        &mut self,
+        fetch: &mut F,
+        mut session: Session,
+        mut answers: Option<&mut dyn Answers>,
+    ) -> Result<()> {
+        loop {
+            match session.action() {
+                Action::Send(message) => {
+                    self.report.counts.stream_bytes += message.stream_bytes();
+                    self.out.message(&message)?;
+                    // The one who reads is to see a mark when it is made; two-way, all of it.
+                    if answers.is_some() || !matches!(message, Message::Pfsd(_)) {
+                        self.out.flush(self.edge.clock, true)?;
+                    }
+                }
+                Action::Take => {
+                    let Some(answers) = &mut answers else {
+                        return Err(broken(0, "nobody answers"));
+                    };
+                    let before = session.acknowledged();
+                    answers.hear(&mut session)?;
+                    self.heard(&session, before);
+                }
+                Action::Plan => match self.windows(fetch) {
+                    Ok(windows) => session.plan(windows),
+                    Err(why) if is_stop(&why) => {
+                        self.stop(self.window, Key::pfs_min(self.request.pfs.id), why);
+                        session.plan([]);
+                    }
+                    Err(error) => return Err(error),
+                },
+                Action::Bulk(window) => {
+                    let ended = self.batch(fetch, window)?;
+                    self.report.batches += 1;
+                    session.bulk_ended(ended);
+                }
+                Action::Done => return Ok(()),
+            }
+        }
+    }
+
+    /// Takes notice of what the target said.
+    fn heard(&mut self, session: &Session, before: Option<Tid>) {
+        let (has, acknowledged) = (session.target(), session.acknowledged());
+        if let (Some(tid), None) = (has, self.report.target.0) {
+            let floor = Tid(self.request.pfs.data.sync_beg_tid.get());
+            self.window = Window {
+                begin: tid.next().max(floor),
+                end: self.request.pfs.end,
+                resume: None,
+            };
+            self.report.target.0 = has;
+        }
+        if let Some(tid) = acknowledged.filter(|_| acknowledged != before) {
+            self.report.target.1 = acknowledged;
+            (self.edge.events)(&Event::Acknowledged(tid));
+        }
+    }
+
     fn stop(&mut self, window: Window, key: Key, why: Error) {
         let at = Position { window, key };
         // What was damaged was given out before, so it lies below `key` or in an earlier window.
@@ -299,7 +388,7 @@ impl Run<'_, '_> {
 
     /// The windows of all batches: one, unless the transfer is to be split and long enough for it.
     fn windows<F: Fetch + ?Sized>(&mut self, fetch: &mut F) -> Result<Vec<Window>> {
-        let window = self.request.window;
+        let window = self.window;
         let whole = vec![window];
         let Some(split) = self.request.split else {
             return Ok(whole);

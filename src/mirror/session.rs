@@ -1,7 +1,12 @@
-//! Which record comes next: the session as a machine without I/O.
+//! Which record comes next: the source's side of a session as a machine without I/O.
 
+use super::arrival::refused;
+use super::dump::name;
+use super::target::same_master;
 use super::window::{SourcePfs, Window};
-use crate::format::mrecord::{self, Kind, PFSD, SHORT, padded};
+use crate::error::{Class, Error, Result};
+use crate::format::Tid;
+use crate::format::mrecord::{self, Body, Kind, PFSD, SHORT, padded};
 use crate::format::record::PfsData;
 use std::collections::VecDeque;
 
@@ -45,6 +50,8 @@ impl Message {
 pub enum Action {
     /// Send a record.
     Send(Message),
+    /// Take the target's next record, and show it with [`Session::take`]. Two-way only.
+    Take,
     /// Decide on the windows of the batches to come, and tell them with [`Session::plan`].
     Plan,
     /// Send what is in this window, and tell how it ended with [`Session::bulk_ended`].
@@ -71,6 +78,8 @@ pub enum Ended {
 enum State {
     /// The state of the source's PFS comes next.
     Hello,
+    /// The target's PFSD comes next.
+    Greeting,
     /// The windows are to be decided on.
     Plan,
     /// The state of the PFS at the window's end comes next.
@@ -79,6 +88,8 @@ enum State {
     Bulk,
     /// The mark behind the records comes next.
     Close(Ended),
+    /// The target's UPDATE comes next: of this TID, or of one that the session does not know.
+    Answer(Option<Tid>),
     /// The end of the stream comes next.
     Term,
     Done,
@@ -89,25 +100,122 @@ enum State {
 /// A batch is `PFSD PFSD { REC PASS SKIP } (SYNC | IDLE)`, a stream is batches and one TERM. A batch
 /// with damage does not end with SYNC, and no later one does: whoever acknowledges a TID
 /// acknowledges everything up to it.
+///
+/// Two-way, the target's PFSD follows the first of a batch, and its UPDATE the mark at the end. A
+/// stream stopped on request ends with TERM at once: nobody waits for an UPDATE that does not come.
 #[derive(Debug)]
 pub struct Session {
     pfs: SourcePfs,
-    end: crate::format::Tid,
+    end: Tid,
     windows: VecDeque<Window>,
     state: State,
     damaged: bool,
+    two_way: bool,
+    /// What the target said last that it has.
+    target: Option<Tid>,
+    acknowledged: Option<Tid>,
 }
 
 impl Session {
     /// A one-way session that gives `pfs` up to `end` (the end of the last window).
-    pub fn one_way(pfs: SourcePfs, end: crate::format::Tid) -> Session {
+    pub fn one_way(pfs: SourcePfs, end: Tid) -> Session {
         Session {
             pfs,
             end,
             windows: VecDeque::new(),
             state: State::Hello,
             damaged: false,
+            two_way: false,
+            target: None,
+            acknowledged: None,
         }
+    }
+
+    /// A two-way session that gives `pfs` up to its end: the target says where to begin.
+    pub fn two_way(pfs: SourcePfs) -> Session {
+        Session {
+            two_way: true,
+            ..Session::one_way(pfs, pfs.end)
+        }
+    }
+
+    /// What the target said last that it has, before the batch that is open.
+    pub fn target(&self) -> Option<Tid> {
+        self.target
+    }
+
+    /// The last TID that the target acknowledged in this session.
+    pub fn acknowledged(&self) -> Option<Tid> {
+        self.acknowledged
+    }
+
+    /// Takes what the target says, after [`Action::Take`]. Errors: class `Protocol` for a record that
+    /// does not belong there, `Incompatible` for a target that is no slave of this master, or has
+    /// more than it.
+    pub fn take(&mut self, body: &Body<'_>) -> Result<()> {
+        match (self.state, body) {
+            (State::Greeting, Body::Pfsd(pfsd)) => {
+                self.greeted(pfsd.version.get(), &pfsd.pfs)?;
+                self.state = match self.windows.is_empty() {
+                    true => State::Plan,
+                    false => State::Open,
+                };
+                Ok(())
+            }
+            (State::Answer(expected), Body::Update(tid)) => {
+                let tid = Tid(*tid);
+                match expected {
+                    Some(end) if end != tid => {
+                        return Err(refused(format!(
+                            "the target acknowledges {tid} where the batch ends at {end}"
+                        )));
+                    }
+                    Some(end) => self.acknowledged = Some(end),
+                    None => {}
+                }
+                self.state = match self.windows.is_empty() {
+                    true => State::Term,
+                    false => State::Hello,
+                };
+                Ok(())
+            }
+            (state, body) => {
+                let expected = match state {
+                    State::Greeting => "the target's PFSD",
+                    State::Answer(_) => "UPDATE",
+                    _ => "nothing",
+                };
+                Err(refused(format!("{} where {expected} belongs", name(body))))
+            }
+        }
+    }
+
+    fn greeted(&mut self, version: u32, slave: &PfsData) -> Result<()> {
+        if version != 1 {
+            return Err(refused(format!("a PFSD of version {version}, not 1")));
+        }
+        if !slave.is_slave() {
+            return Err(Error::new(
+                Class::Incompatible,
+                "the target is no slave; a stream goes into a slave only",
+            ));
+        }
+        same_master(&self.pfs.data, slave, "the target")?;
+        let (has, end) = (slave.sync_end_tid(), self.pfs.end);
+        if has > end && !self.pfs.data.is_slave() {
+            let text = format!(
+                "the target is as of {has}, and its master has only {end}: one of them was changed, \
+                 taken back or restored behind the other's back; make the slave anew"
+            );
+            return Err(Error::new(Class::Incompatible, text));
+        }
+        self.target = Some(has);
+        // Whatever was planned, the target knows best what it lacks.
+        let floor = Tid(self.pfs.data.sync_beg_tid.get());
+        if let Some(window) = self.windows.front_mut() {
+            window.begin = has.next().max(floor);
+        }
+        Ok(())
     }
 
     /// Decides on the windows of all batches, in order.
@@ -133,12 +241,14 @@ impl Session {
     pub fn action(&mut self) -> Action {
         match self.state {
             State::Hello => {
-                self.state = match self.windows.is_empty() {
-                    true => State::Plan,
-                    false => State::Open,
+                self.state = match (self.two_way, self.windows.is_empty()) {
+                    (true, _) => State::Greeting,
+                    (false, true) => State::Plan,
+                    (false, false) => State::Open,
                 };
                 Action::Send(Message::Pfsd(self.pfs.told(self.end)))
             }
+            State::Greeting | State::Answer(_) => Action::Take,
             State::Plan => Action::Plan,
             State::Open => match self.windows.front() {
                 Some(window) => {
@@ -152,14 +262,17 @@ impl Session {
                 None => self.term(),
             },
             State::Close(ended) => {
-                self.windows.pop_front();
-                self.state = match self.windows.is_empty() {
-                    true => State::Term,
-                    false => State::Hello,
+                let window = self.windows.pop_front();
+                let synced = ended == Ended::Complete && !self.damaged;
+                self.state = match (self.two_way, self.windows.is_empty()) {
+                    // The answer to IDLE is what the target has; the original repeats what it heard.
+                    (true, _) => State::Answer(window.filter(|_| synced).map(|w| w.end)),
+                    (false, true) => State::Term,
+                    (false, false) => State::Hello,
                 };
-                Action::Send(match ended {
-                    Ended::Complete if !self.damaged => Message::Sync,
-                    _ => Message::Idle,
+                Action::Send(match synced {
+                    true => Message::Sync,
+                    false => Message::Idle,
                 })
             }
             State::Term => self.term(),
@@ -212,6 +325,7 @@ mod tests {
                 }
                 Action::Send(message) => said += &format!("{message:?} ").to_lowercase(),
                 Action::Plan => session.plan(windows.iter().copied()),
+                Action::Take => panic!("one-way"),
                 Action::Bulk(window) => {
                     said += &format!("bulk {}-{} ", window.begin.0, window.end.0);
                     session.bulk_ended(ends[0]);
@@ -242,6 +356,80 @@ mod tests {
             said(&[window(5, 50), window(51, 90)], &[Stopped]),
             "pfsd 0-90 pfsd 5-50 bulk 5-50 term"
         );
+    }
+
+    fn body(pfs: PfsData) -> Body<'static> {
+        Body::Pfsd(mrecord::PfsdBody {
+            version: 1.into(),
+            reserved: 0.into(),
+            pfs,
+        })
+    }
+
+    /// What a two-way session says to a target that has everything up to `has`, and what it takes.
+    fn talk(has: u64, ends: &[Ended], acked: &[u64]) -> Result<String> {
+        let mut pfs = SourcePfs {
+            id: 1,
+            data: PfsData::default_for([3; 16]),
+            end: Tid(90),
+        };
+        pfs.data.sync_beg_tid.set(1);
+        let mut slave = PfsData::default_for([3; 16]);
+        slave.mirror_flags.set(PfsData::SLAVE);
+        slave.sync_end_tid.set(has);
+        let mut session = Session::two_way(pfs);
+        let (mut said, mut ends, mut acked) = (String::new(), ends.iter(), acked.iter());
+        let mut hello = true;
+        for _ in 0..100 {
+            match session.action() {
+                Action::Send(Message::Pfsd(_)) => said += "pfsd ",
+                Action::Send(message) => said += &format!("{message:?} ").to_lowercase(),
+                Action::Take if hello => {
+                    session.take(&body(slave))?;
+                    hello = false;
+                    said += "<pfsd ";
+                }
+                Action::Take => {
+                    let tid = *acked.next().expect("an answer");
+                    session.take(&Body::Update(tid))?;
+                    slave.sync_end_tid.set(tid);
+                    hello = true;
+                    said += "<update ";
+                }
+                Action::Plan => {
+                    let begin = session.target().expect("a target").next().0;
+                    session.plan([window(begin, 60), window(61, 90)]);
+                }
+                Action::Bulk(window) => {
+                    said += &format!("bulk {}-{} ", window.begin.0, window.end.0);
+                    session.bulk_ended(*ends.next().expect("an end"));
+                }
+                Action::Done => return Ok(said.trim_end().to_owned()),
+            }
+        }
+        panic!("no end: {said}");
+    }
+
+    #[test]
+    fn two_way_sessions() {
+        use Ended::*;
+        assert_eq!(
+            talk(50, &[Complete, Complete], &[60, 90]).unwrap(),
+            "pfsd <pfsd pfsd bulk 51-60 sync <update pfsd <pfsd pfsd bulk 61-90 sync <update term"
+        );
+        assert_eq!(
+            talk(50, &[Stopped], &[]).unwrap(),
+            "pfsd <pfsd pfsd bulk 51-60 term"
+        );
+        // The target says what it has; it acknowledges nothing behind damage.
+        assert_eq!(
+            talk(50, &[Damaged, Complete], &[50, 50]).unwrap(),
+            "pfsd <pfsd pfsd bulk 51-60 idle <update pfsd <pfsd pfsd bulk 51-90 idle <update term"
+        );
+        let wrong = talk(50, &[Complete], &[59]).unwrap_err();
+        assert_eq!(wrong.class(), Class::Protocol);
+        let ahead = talk(91, &[], &[]).unwrap_err();
+        assert_eq!(ahead.class(), Class::Incompatible);
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Target {
                 ),
             ));
         }
-        same_master(&told, &slave)?;
+        same_master(&told, &slave.data, &format!("PFS {id}"))?;
         self.slave = Some(slave);
         self.state = State::Opening;
         Ok(())
@@ -133,7 +133,7 @@ impl Target {
             }
             (State::Opening, Body::Pfsd(pfsd)) => {
                 if let Some(slave) = &self.slave {
-                    same_master(&pfsd.pfs, slave)?;
+                    same_master(&pfsd.pfs, &slave.data, &format!("PFS {}", slave.id))?;
                 }
                 self.window = Some(pfsd.pfs);
                 (State::Open, Step::Read)
@@ -262,18 +262,17 @@ impl Target {
     }
 }
 
-/// Source and slave are copies of one master.
-fn same_master(told: &PfsData, slave: &Slave) -> Result<()> {
-    if told.shared_uuid == slave.data.shared_uuid {
+/// Source and slave (`name` for people) are copies of one master.
+pub(super) fn same_master(told: &PfsData, slave: &PfsData, name: &str) -> Result<()> {
+    if told.shared_uuid == slave.shared_uuid {
         return Ok(());
     }
-    let (from, to) = (told.shared_uuid, slave.data.shared_uuid);
+    let (from, to) = (told.shared_uuid, slave.shared_uuid);
     let (from, to) = (Uuid::from_bytes_le(from), Uuid::from_bytes_le(to));
-    let id = slave.id;
     Err(Error::new(
         Class::Incompatible,
         format!(
-            "the stream is of a PFS with the shared uuid {from}, and PFS {id} has {to}: it is the \
+            "the stream is of a PFS with the shared uuid {from}, and {name} has {to}: it is the \
              slave of another master"
         ),
     ))
