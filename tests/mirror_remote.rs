@@ -123,7 +123,7 @@ impl Place {
     }
 }
 
-/// The end that a call over ssh is of: target, source, or both.
+/// Source and target, of which one or both are at `host`.
 fn ends(place: &Place, host: &str) -> [(String, String); 3] {
     let (master, slave) = (place.spec("master"), place.spec("slave"));
     let (far_master, far_slave) = (place.far(host, "master"), place.far(host, "slave"));
@@ -136,21 +136,9 @@ fn ends(place: &Place, host: &str) -> [(String, String); 3] {
 
 #[test]
 fn whichever_end_is_far() {
-    for (at, (from, to)) in ends(&Place::new(), "host").iter().enumerate() {
+    for at in 0..3 {
         let place = Place::new();
-        let there = |spec: &str| {
-            let (name, far) = (
-                spec.rsplit('/').next().expect("a name"),
-                spec.contains("host:"),
-            );
-            let name = name.trim_end_matches("#1");
-            if far {
-                place.far("host", name)
-            } else {
-                place.spec(name)
-            }
-        };
-        let (from, to) = (there(from), there(to));
+        let (from, to) = ends(&place, "host")[at].clone();
         place.good(&["-y", "mirror-copy", "-p", "2222", "-X", &from, &to]);
         place.assert_equal();
         for n in 2..4 {
@@ -158,8 +146,11 @@ fn whichever_end_is_far() {
             place.good(&["mirror-copy", &from, &to]);
             place.assert_equal();
         }
-        // Nothing to do is no error.
+        // Nothing to do is no error, beside a writer neither.
         place.good(&["mirror-copy", &from, &to]);
+        if at == 0 {
+            place.good(&["mirror-copy", "--live", &from, &to]);
+        }
         let log = place.log();
         let first = log.lines().next().expect("a call");
         let directive = if at == 0 {
@@ -168,46 +159,83 @@ fn whichever_end_is_far() {
             "mirror-read"
         };
         let name = if at == 0 { "slave" } else { "master" };
-        let expected = format!(
-            "-C host -p 2222 hammer -y -2 {directive} {}",
-            place.spec(name)
-        );
+        let spec = place.spec(name);
+        let expected = format!("-C host -p 2222 hammer -y -2 {directive} {spec}");
         assert_eq!(first, expected);
     }
 }
 
+/// `old` has no hammer, and `host` no mallet: each end finds the program that is there.
 #[test]
 fn a_host_without_hammer_may_have_mallet() {
     let place = Place::new();
-    for (from, to) in ends(&place, "old") {
-        if from.starts_with("old:") && to.starts_with("old:") {
-            continue;
-        }
+    let (far_master, slave) = (place.far("host", "master"), place.far("old", "slave"));
+    let (old_master, host_slave) = (place.far("old", "master"), place.far("host", "slave"));
+    let mixed = [(far_master, slave), (old_master, host_slave)];
+    for (n, (from, to)) in ends(&place, "old").into_iter().chain(mixed).enumerate() {
         place.good(&["-y", "mirror-copy", &from, &to]);
         place.assert_equal();
-        place.change(9);
+        place.change(20 + n as u8);
     }
     assert!(place.log().contains(" mallet "), "{}", place.log());
     // A name that is given is the only one tried.
-    let (from, to) = (place.spec("master"), place.far("old", "slave"));
-    let output = place.run(&["mirror-copy", "--remote-command", "hammer", &from, &to]);
-    assert_eq!(status(&output), 11, "{}", err(&output));
+    for (from, to) in ends(&place, "old") {
+        let output = place.run(&["mirror-copy", "--remote-command", "hammer", &from, &to]);
+        assert_eq!(status(&output), 11, "{}", err(&output));
+    }
 }
 
 #[test]
 fn what_the_other_end_refuses_is_the_exit_status() {
     let place = Place::new();
-    let (from, to) = (place.spec("master"), place.far("host", "slave"));
     // No slave, and nobody to ask.
-    let output = place.run(&["mirror-copy", &from, &to]);
-    assert_ne!(status(&output), 0);
+    for (from, to) in ends(&place, "host") {
+        let output = place.run(&["mirror-copy", &from, &to]);
+        assert_eq!(status(&output), 2, "{from} {to}: {}", err(&output));
+    }
     // Another master's slave.
     place.good(&["pfs-slave", &place.spec("slave")]);
-    let output = place.run(&["mirror-copy", &from, &to]);
-    assert_eq!(status(&output), 3, "{}", err(&output));
-    let (from, to) = (place.far("host", "master"), place.spec("slave"));
-    let output = place.run(&["mirror-copy", &from, &to]);
-    assert_eq!(status(&output), 3, "{}", err(&output));
+    for (from, to) in ends(&place, "host") {
+        let output = place.run(&["mirror-copy", &from, &to]);
+        assert_eq!(status(&output), 3, "{from} {to}: {}", err(&output));
+    }
+}
+
+#[test]
+fn a_far_source_sends_no_faster_than_allowed() {
+    for at in 1..3 {
+        let place = Place::new();
+        let (from, to) = ends(&place, "host")[at].clone();
+        let start = std::time::Instant::now();
+        // 340 000 bytes, of which a quarter of a second's may come at once.
+        place.good(&["-y", "-b", "200k", "mirror-copy", &from, &to]);
+        let took = start.elapsed().as_secs_f64();
+        assert!(took > 1.0, "{took} s");
+        place.assert_equal();
+    }
+}
+
+/// A key that allows one thing: what a peer's ssh asks for is carried out, and nothing else.
+#[test]
+fn a_forced_command() {
+    let place = Place::new();
+    let allowed = place.spec("slave");
+    let key = format!(
+        "#!/bin/sh\n[ \"$1\" = host ] && shift\nSSH_ORIGINAL_COMMAND=\"$*\" exec \"$MALLET_PROGRAM\" \
+         ssh-remote --only mirror-write --path '{allowed}'\n"
+    );
+    fs::write(&place.rsh, key).expect("a script");
+    let (from, to) = (place.spec("master"), place.far("host", "slave"));
+    place.good(&["-y", "mirror-copy", &from, &to]);
+    place.assert_equal();
+    for (from, to) in [
+        (place.far("host", "master"), place.spec("slave")),
+        (place.spec("master"), place.far("host", "master")),
+    ] {
+        let output = place.run(&["mirror-copy", &from, &to]);
+        assert_eq!(status(&output), 2, "{}", err(&output));
+        assert!(err(&output).contains("this key does not allow"));
+    }
 }
 
 /// A link that is cut at any byte leaves a slave that shows what it acknowledged, and the next copy

@@ -1,7 +1,7 @@
 //! `ssh-remote`: the forced command of a key in `authorized_keys`. Whoever has the key can run the
 //! directives that it allows on the one file system that it names, and nothing else.
 
-use super::args::SshRemoteArgs;
+use super::args::{Global, SshRemoteArgs};
 use super::spec::{self, Local, Spec};
 use crate::error::{Error, Result};
 use std::ffi::{OsStr, OsString};
@@ -12,7 +12,7 @@ const PROGRAMS: [&str; 2] = ["hammer", "mallet"];
 /// Options that a peer sends and that reach nothing but the stream.
 const FLAGS: [&str; 7] = ["-v", "-vv", "-vvv", "-q", "-y", "-2", "-B"];
 /// The same, with a number behind each.
-const NUMBERS: [&str; 4] = ["-t", "-S", "-b", "-i"];
+const NUMBERS: [&str; 3] = ["-t", "-S", "-b"];
 /// Directives that can be allowed.
 const DIRECTIVES: [&str; 2] = ["mirror-read", "mirror-write"];
 
@@ -75,6 +75,27 @@ pub fn line(args: &SshRemoteArgs, asked: Option<OsString>) -> Result<Vec<OsStrin
     Ok(line)
 }
 
+/// The options under which it is carried out: those of the key's owner, and beside them what the peer
+/// may ask for. A limit of the owner's holds.
+pub fn within(own: Global, asked: &Global) -> Global {
+    let least = |own: Option<u64>, asked: Option<u64>| {
+        let given = [own, asked].into_iter().flatten();
+        given.filter(|rate| *rate > 0).min()
+    };
+    let limits = [own.time_limit, asked.time_limit];
+    Global {
+        verbose: own.verbose.max(asked.verbose),
+        quiet: own.quiet.max(asked.quiet),
+        yes: own.yes || asked.yes,
+        two_way: asked.two_way,
+        time_limit: limits.into_iter().flatten().min(),
+        bandwidth: least(own.bandwidth, asked.bandwidth),
+        split: asked.split.or(own.split),
+        no_split: own.no_split || asked.no_split,
+        ..own
+    }
+}
+
 /// Whether `target` names what `allowed` does: the same volumes, and the same PFS if that names one.
 fn is_within(allowed: &Spec, target: &str) -> bool {
     let (Spec::Local(allowed), Ok(Spec::Local(target))) =
@@ -112,6 +133,32 @@ mod tests {
             assert!(got.ends_with(" mirror-write /v#1"), "{got}");
         }
         assert!(asked("/v", "hammer -2 mirror-write /v#7").is_ok());
+    }
+
+    #[test]
+    fn the_owners_options_hold() {
+        let own = Global {
+            bandwidth: Some(1000),
+            no_redo: true,
+            ..Global::default()
+        };
+        let asked = |bandwidth| Global {
+            bandwidth,
+            two_way: true,
+            yes: true,
+            no_redo: false,
+            ..Global::default()
+        };
+        for (rate, least) in [
+            (None, 1000),
+            (Some(0), 1000),
+            (Some(70), 70),
+            (Some(5000), 1000),
+        ] {
+            let got = within(own.clone(), &asked(rate));
+            assert_eq!(got.bandwidth, Some(least), "{rate:?}");
+            assert!(got.two_way && got.yes && got.no_redo);
+        }
     }
 
     #[test]

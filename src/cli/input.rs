@@ -1,6 +1,9 @@
 //! A stream that comes in, from standard input or another program.
 
 use super::Context;
+use super::mirror::Wall;
+use crate::mirror::Clock;
+use crate::mirror::throttle::Throttle;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, Read};
@@ -10,23 +13,45 @@ use std::os::fd::AsFd;
 pub struct Input<'a, F> {
     cx: &'a Context,
     from: F,
+    pace: Option<(Throttle, Wall<'a>)>,
 }
 
-impl<F: AsFd> Input<'_, F> {
+impl<'a, F: AsFd> Input<'a, F> {
     /// What `from` gives, read without a buffer.
-    pub fn new(cx: &Context, from: F) -> Input<'_, F> {
-        Input { cx, from }
+    pub fn new(cx: &'a Context, from: F) -> Input<'a, F> {
+        let pace = None;
+        Input { cx, from, pace }
+    }
+
+    /// The same, at most `rate` bytes a second: whoever sends waits.
+    pub fn at_most(mut self, rate: Option<u64>) -> Input<'a, F> {
+        self.pace = rate.map(|rate| (Throttle::new(rate), Wall::new(self.cx)));
+        self
     }
 }
 
 impl<F: AsFd> Read for Input<'_, F> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut most = buf.len();
+        if let Some((throttle, clock)) = &mut self.pace {
+            let wait = throttle.wait(clock.now());
+            if !wait.is_zero() {
+                clock.sleep(wait);
+            }
+            most = most.min(throttle.portion());
+        }
         loop {
             self.cx.goes_on().map_err(io::Error::other)?;
             let mut fds = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, PollTimeout::from(100u8)) {
                 Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => return Ok(nix::unistd::read(&self.from, buf)?),
+                Ok(_) => {
+                    let n = nix::unistd::read(&self.from, &mut buf[..most])?;
+                    if let Some((throttle, _)) = &mut self.pace {
+                        throttle.spent(n);
+                    }
+                    return Ok(n);
+                }
                 Err(error) => return Err(error.into()),
             }
         }

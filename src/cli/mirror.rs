@@ -20,7 +20,7 @@ use crate::mirror::{
 };
 use crate::progress::{Progress, Status};
 use serde_json::{Value, json};
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -115,6 +115,10 @@ fn two_way(args: &MirrorReadArgs, cx: &Context) -> Outcome {
         return Err(Error::usage(text).into());
     }
     let out = cx.raw(true)?;
+    if io::stdin().is_terminal() {
+        let text = "standard input is a terminal; two-way (-2) a target is at its other end";
+        return Err(Error::usage(text).into());
+    }
     let mut opened = open(cx, &args.spec)?;
     let name = args.spec.to_string();
     give(cx, &mut opened, out, Input::new(cx, io::stdin()), &name)
@@ -128,6 +132,7 @@ pub(super) fn give(
     answers: impl Read,
     name: &str,
 ) -> Outcome {
+    let committed = opened.pfs()?.sync_end;
     let mut request = request(cx, opened, None, None, None)?;
     let mut sink = Sink::new(out, cx.global.bandwidth.filter(|rate| *rate > 0));
     let (mut teller, mut report) = (Teller::new(cx), Report::default());
@@ -142,6 +147,7 @@ pub(super) fn give(
         converse(
             &mut opened.view,
             &request,
+            committed,
             &mut sink,
             &mut answers,
             &mut edge,

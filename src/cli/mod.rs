@@ -123,7 +123,11 @@ fn asked_for(cli: Cli) -> Result<Cli> {
         return Ok(cli);
     };
     let line = forced::line(args, std::env::var_os("SSH_ORIGINAL_COMMAND"))?;
-    Cli::try_parse_from(line).map_err(|error| Error::usage(error.to_string()))
+    let asked = Cli::try_parse_from(line).map_err(|error| Error::usage(error.to_string()))?;
+    Ok(Cli {
+        global: forced::within(cli.global, &asked.global),
+        ..asked
+    })
 }
 
 fn run(command: &Command, cx: &Context) -> Outcome {

@@ -68,20 +68,36 @@ fn worst(outcomes: impl Iterator<Item = Outcome>, cx: &Context) -> Outcome {
 
 /// From or to another machine, or both.
 fn copy(source: &Spec, target: &Spec, args: &RemoteArgs, cx: &Context) -> Outcome {
+    cx.goes_on()?;
     let programs: Vec<OsString> = match &args.remote_command {
         Some(program) => vec![program.clone()],
         None => PROGRAMS.map(OsString::from).to_vec(),
     };
-    let mut last = None;
-    for program in programs {
-        let ends = Ends { args, program, cx };
-        match ends.copy(source, target)? {
-            Ended::As(outcome) => return outcome,
-            Ended::NotFound(error) => last = Some(error),
+    let ends = Ends { args, cx };
+    match (source, target) {
+        (Spec::Remote(source), Spec::Remote(target)) => ends.relay(source, target, &programs),
+        (Spec::Remote(there), Spec::Local(_)) => {
+            first(&programs, |program| ends.take(there, target, program))
+        }
+        (Spec::Local(_), Spec::Remote(there)) => {
+            first(&programs, |program| ends.give(source, there, program))
+        }
+        (Spec::Local(_), Spec::Local(_)) => {
+            Err(Error::usage("neither end is on another machine").into())
         }
     }
-    let error = last.unwrap_or_else(|| Error::usage("no remote program"));
-    Err(error.into())
+}
+
+/// What the first of `programs` that is there makes of it.
+fn first(programs: &[OsString], mut with: impl FnMut(&OsString) -> Result<Ended>) -> Outcome {
+    let mut missing = Error::usage("no remote program");
+    for program in programs {
+        match with(program)? {
+            Ended::As(outcome) => return outcome,
+            Ended::NotFound(error) => missing = error,
+        }
+    }
+    Err(missing.into())
 }
 
 /// How a try with one program ended.
@@ -91,54 +107,60 @@ enum Ended {
     NotFound(Error),
 }
 
+impl Ended {
+    fn outcome(self) -> Outcome {
+        match self {
+            Ended::As(outcome) => outcome,
+            Ended::NotFound(error) => Err(error.into()),
+        }
+    }
+}
+
 struct Ends<'a> {
     args: &'a RemoteArgs,
-    program: OsString,
     cx: &'a Context,
 }
 
 impl Ends<'_> {
-    fn copy(&self, source: &Spec, target: &Spec) -> Result<Ended> {
-        match (source, target) {
-            (Spec::Local(_), Spec::Remote(there)) => {
-                let mut opened = open(self.cx, source)?;
-                let mut peer = self.start(there, "mirror-write")?;
-                let (to, from) = peer.ends()?;
-                let from = Input::new(self.cx, from);
-                let name = source.to_string();
-                let ended = mirror::give(self.cx, &mut opened, to, from, &name);
-                self.ended(peer, ended)
+    /// From this machine to `there`.
+    fn give(&self, source: &Spec, there: &Remote, program: &OsString) -> Result<Ended> {
+        let mut opened = open(self.cx, source)?;
+        let mut peer = self.start(there, program, "mirror-write")?;
+        let (to, from) = peer.ends()?;
+        let from = Input::new(self.cx, from);
+        let name = source.to_string();
+        let ended = mirror::give(self.cx, &mut opened, to, from, &name);
+        let Gone { name, status } = peer.gone()?;
+        Ok(judged(&name, status, ended))
+    }
+
+    /// From `there` to this machine.
+    fn take(&self, there: &Remote, target: &Spec, program: &OsString) -> Result<Ended> {
+        let mut peer = self.start(there, program, "mirror-read")?;
+        let (to, from) = peer.ends()?;
+        // The source speaks first. Before it does there is nothing to open a slave for.
+        let ended = match self.speaks(&from)? {
+            false => {
+                drop((to, from));
+                Err(Error::new(Class::Protocol, "the source said nothing").into())
             }
-            (Spec::Remote(there), Spec::Local(_)) => {
-                let mut peer = self.start(there, "mirror-read")?;
-                let (mut to, from) = peer.ends()?;
-                // The source speaks first. Before it does there is nothing to open a slave for.
-                if !self.speaks(&from)? {
-                    drop((to, from));
-                    let gone = Error::new(Class::Protocol, "the source said nothing");
-                    return self.ended(peer, Err(gone.into()));
-                }
+            true => {
                 let mut opened = open_rw(self.cx, target)?;
-                let from = Input::new(self.cx, from);
-                let name = target.to_string();
-                let ended = mirror_write::take(self.cx, &mut opened, from, Some(&mut to), &name);
-                drop(to);
-                self.ended(peer, ended)
+                let from = self.paced(from);
+                mirror_write::take(self.cx, &mut opened, from, Some(to), &target.to_string())
             }
-            (Spec::Remote(source), Spec::Remote(target)) => self.relay(source, target),
-            (Spec::Local(_), Spec::Local(_)) => {
-                Err(Error::usage("neither end is on another machine"))
-            }
-        }
+        };
+        let Gone { name, status } = peer.gone()?;
+        Ok(judged(&name, status, ended))
     }
 
     /// The program at `there`, doing `directive`.
-    fn start(&self, there: &Remote, directive: &str) -> Result<Peer> {
-        let line = self.line(there, directive);
+    fn start(&self, there: &Remote, program: &OsString, directive: &str) -> Result<Peer> {
+        let line = self.line(there, program, directive);
         let name = line.iter().map(|word| word.to_string_lossy());
         let name = name.collect::<Vec<_>>().join(" ");
-        let (program, words) = line.split_first().ok_or_else(|| Error::usage("no words"))?;
-        let mut command = Command::new(program);
+        let (shell, words) = line.split_first().ok_or_else(|| Error::usage("no words"))?;
+        let mut command = Command::new(shell);
         command.args(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = command.spawn().map_err(|e| Error::io(&name, e))?;
@@ -147,7 +169,7 @@ impl Ends<'_> {
     }
 
     /// The command line that reaches it, in hammer's order.
-    fn line(&self, there: &Remote, directive: &str) -> Vec<OsString> {
+    fn line(&self, there: &Remote, program: &OsString, directive: &str) -> Vec<OsString> {
         let global = &self.cx.global;
         let shell = std::env::var_os("HAMMER_RSH").unwrap_or_else(|| "ssh".into());
         let mut line = vec![shell];
@@ -163,7 +185,7 @@ impl Ends<'_> {
         if let Some(port) = self.args.port {
             line.extend(["-p".into(), port.to_string().into()]);
         }
-        line.push(self.program.clone());
+        line.push(program.clone());
         let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
         match self.cx.ui.level() {
             ..=0 => {}
@@ -202,67 +224,96 @@ impl Ends<'_> {
         }
     }
 
-    /// Both ends are elsewhere: what one says is handed to the other.
-    fn relay(&self, source: &Remote, target: &Remote) -> Result<Ended> {
-        let mut reader = self.start(source, "mirror-read")?;
-        let mut writer = self.start(target, "mirror-write")?;
-        let (mut to_reader, mut from_reader) = reader.ends()?;
-        let (mut to_writer, mut from_writer) = writer.ends()?;
-        // Each ends when its side does: who hears the end of the bytes ends too.
-        let back = thread::spawn(move || io::copy(&mut from_writer, &mut to_reader).map(drop));
-        let forth = thread::spawn(move || io::copy(&mut from_reader, &mut to_writer).map(drop));
-        while !(back.is_finished() && forth.is_finished()) {
-            if self.cx.goes_on().is_err() {
-                reader.kill();
-                writer.kill();
+    /// Both ends are elsewhere: what one says is handed to the other. Each may have another program.
+    fn relay(&self, source: &Remote, target: &Remote, programs: &[OsString]) -> Outcome {
+        let (mut from, mut to) = (0, 0);
+        loop {
+            self.cx.goes_on()?;
+            let reader = self.start(source, &programs[from], "mirror-read")?;
+            let writer = self.start(target, &programs[to], "mirror-write")?;
+            let (read, written) = self.relayed(reader, writer)?;
+            let is_missing = |peer: &Gone| peer.status.code() == Some(NOT_FOUND);
+            let (before, left) = ((from, to), |at: usize| at + 1 < programs.len());
+            from += usize::from(is_missing(&read) && left(from));
+            to += usize::from(is_missing(&written) && left(to));
+            if (from, to) == before {
+                return both(&read, &written);
             }
-            thread::sleep(PAUSE);
         }
-        self.cx.goes_on()?;
-        let read = reader.wait()?;
-        match self.ended(writer, Ok(Exit::Done))? {
-            Ended::As(Ok(Exit::Done)) => {}
-            other => return Ok(other),
-        }
-        let (name, status) = (reader.name.clone(), read);
-        Ok(judged(&name, status, Ok(Exit::Done)))
     }
 
-    /// What a copy came to whose own end ended so.
-    fn ended(&self, mut peer: Peer, ours: Outcome) -> Result<Ended> {
-        let status = peer.wait()?;
-        Ok(judged(&peer.name, status, ours))
+    /// Hands on what two programs say to each other, until both have ended.
+    fn relayed(&self, mut reader: Peer, mut writer: Peer) -> Result<(Gone, Gone)> {
+        let (mut to_reader, from_reader) = reader.ends()?;
+        let (mut to_writer, mut from_writer) = writer.ends()?;
+        // Whoever ends closes its side, and the other one hears the end of the bytes.
+        thread::spawn(move || io::copy(&mut from_writer, &mut to_reader).map(drop));
+        let mut from_reader = self.paced(from_reader);
+        // What breaks here shows in how they end.
+        let _ = io::copy(&mut from_reader, &mut to_writer);
+        drop((from_reader, to_writer));
+        let written = writer.gone()?;
+        let read = reader.gone()?;
+        self.cx.goes_on()?;
+        Ok((read, written))
+    }
+
+    /// What a far source says, no faster than the user allows.
+    fn paced(&self, from: ChildStdout) -> Input<'_, ChildStdout> {
+        let rate = self.cx.global.bandwidth.filter(|rate| *rate > 0);
+        Input::new(self.cx, from).at_most(rate)
     }
 }
 
-/// A broken link says less than the other end's own exit status.
+/// What two far ends came to. The one that says more than that the other is gone has the word.
+fn both(read: &Gone, written: &Gone) -> Outcome {
+    let outcome = |gone: &Gone| judged(&gone.name, gone.status, Ok(Exit::Done)).outcome();
+    let (read, written) = (outcome(read), outcome(written));
+    let is_lost = |outcome: &Outcome| {
+        let class = outcome.as_ref().err().map(errors::class_of);
+        class == Some(Class::Protocol)
+    };
+    match (&read, &written) {
+        (_, Ok(Exit::Done)) => read,
+        (Err(_), _) if is_lost(&written) => read,
+        _ => written,
+    }
+}
+
+/// The class that an exit status stands for, where the other end is mallet; `hammer` has 1 for all.
+fn class_of(code: Option<i32>) -> Class {
+    match code {
+        Some(2) => Class::Usage,
+        Some(3) => Class::Incompatible,
+        Some(4) => Class::Busy,
+        Some(5) => Class::Io,
+        Some(6) => Class::Damage,
+        Some(8) => Class::Brake,
+        Some(9) => Class::Interrupted,
+        Some(10) => Class::NoSpace,
+        _ => Class::Protocol,
+    }
+}
+
+/// What a copy came to of which this end came to `ours`, and the other one ended with `status`.
 fn judged(name: &str, status: ExitStatus, ours: Outcome) -> Ended {
     let code = status.code();
-    let said = |class| Error::new(class, format!("{name} ended with {status}"));
-    let lost = match &ours {
-        Ok(_) => false,
-        Err(error) => errors::class_of(error) == Class::Protocol || errors::is_broken_pipe(error),
+    let said = || Error::new(class_of(code), format!("{name} ended with {status}"));
+    let is_lost = |error: &anyhow::Error| {
+        errors::class_of(error) == Class::Protocol || errors::is_broken_pipe(error)
     };
     match (code, ours) {
-        (Some(NOT_FOUND), Err(_)) => Ended::NotFound(said(Class::Protocol)),
         (Some(0), ours) => Ended::As(ours),
-        (code, Err(error)) if lost => {
-            let class = match code {
-                Some(3) => Class::Incompatible,
-                Some(4) => Class::Busy,
-                Some(5) => Class::Io,
-                Some(6) => Class::Damage,
-                Some(8) => Class::Brake,
-                Some(10) => Class::NoSpace,
-                _ => Class::Protocol,
-            };
-            Ended::As(Err(said(class).context(errors::text_of(&error)).into()))
+        (Some(NOT_FOUND), Err(_)) => Ended::NotFound(said()),
+        // A broken link says less than why the other end has gone.
+        (_, Err(error)) if is_lost(&error) => {
+            Ended::As(Err(said().context(errors::text_of(&error)).into()))
         }
         (_, Err(error)) => Ended::As(Err(error)),
         // Our end is content; theirs has the last word on what it has.
         (Some(6), Ok(_)) => Ended::As(Ok(Exit::Damage)),
         (Some(9), Ok(_)) => Ended::As(Ok(Exit::Interrupted)),
-        (_, Ok(Exit::Done)) => Ended::As(Err(said(Class::Protocol).into())),
+        (_, Ok(Exit::Done)) => Ended::As(Err(said().into())),
         (_, ours) => Ended::As(ours),
     }
 }
@@ -273,6 +324,12 @@ struct Peer {
     name: String,
 }
 
+/// One that has ended.
+struct Gone {
+    name: String,
+    status: ExitStatus,
+}
+
 impl Peer {
     /// The ways to it and from it.
     fn ends(&mut self) -> Result<(ChildStdin, ChildStdout)> {
@@ -280,22 +337,19 @@ impl Peer {
         ends.ok_or_else(|| Error::new(Class::Other, format!("{}: no pipes", self.name)))
     }
 
-    fn kill(&mut self) {
-        // One that has ended needs none.
-        let _ = self.child.kill();
-    }
-
     /// Waits for its end, which is near: its bytes have ended.
-    fn wait(&mut self) -> Result<ExitStatus> {
-        let failed = |name: &str, e| Error::io(format!("waiting for {name}"), e);
+    fn gone(mut self) -> Result<Gone> {
         let start = Instant::now();
         loop {
             let ended = self.child.try_wait();
-            if let Some(status) = ended.map_err(|e| failed(&self.name, e))? {
-                return Ok(status);
+            let ended = ended.map_err(|e| Error::io(format!("waiting for {}", self.name), e))?;
+            if let Some(status) = ended {
+                let name = std::mem::take(&mut self.name);
+                return Ok(Gone { name, status });
             }
             if start.elapsed() > GRACE {
-                self.kill();
+                // One that has ended meanwhile needs none.
+                let _ = self.child.kill();
             }
             thread::sleep(PAUSE);
         }
@@ -305,7 +359,7 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            self.kill();
+            let _ = self.child.kill();
             let _ = self.child.wait();
         }
     }

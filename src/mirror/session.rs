@@ -1,6 +1,6 @@
 //! Which record comes next: the source's side of a session as a machine without I/O.
 
-use super::arrival::refused;
+use super::arrival::{TID_LIMIT, refused};
 use super::dump::name;
 use super::target::same_master;
 use super::window::{SourcePfs, Window};
@@ -114,6 +114,8 @@ pub struct Session {
     /// What the target said last that it has.
     target: Option<Tid>,
     acknowledged: Option<Tid>,
+    /// The last TID that a target can have of a master.
+    committed: Tid,
 }
 
 impl Session {
@@ -128,13 +130,17 @@ impl Session {
             two_way: false,
             target: None,
             acknowledged: None,
+            committed: pfs.end,
         }
     }
 
-    /// A two-way session that gives `pfs` up to its end: the target says where to begin.
-    pub fn two_way(pfs: SourcePfs) -> Session {
+    /// A two-way session that gives `pfs` up to its end: the target says where to begin. `committed`
+    /// is the last TID that a target can have; beside a writer the end may be below it, for it is
+    /// that of the newest record, and a target that has more lacks nothing.
+    pub fn two_way(pfs: SourcePfs, committed: Tid) -> Session {
         Session {
             two_way: true,
+            committed,
             ..Session::one_way(pfs, pfs.end)
         }
     }
@@ -194,14 +200,17 @@ impl Session {
         if version != 1 {
             return Err(refused(format!("a PFSD of version {version}, not 1")));
         }
-        if !slave.is_slave() {
+        if !slave.is_slave() || slave.is_deleted() {
             return Err(Error::new(
                 Class::Incompatible,
                 "the target is no slave; a stream goes into a slave only",
             ));
         }
         same_master(&self.pfs.data, slave, "the target")?;
-        let (has, end) = (slave.sync_end_tid(), self.pfs.end);
+        let (has, end) = (slave.sync_end_tid(), self.committed);
+        if has > TID_LIMIT {
+            return Err(refused(format!("a target that has {has} is impossible")));
+        }
         if has > end && !self.pfs.data.is_slave() {
             let text = format!(
                 "the target is as of {has}, and its master has only {end}: one of them was changed, \
@@ -377,7 +386,7 @@ mod tests {
         let mut slave = PfsData::default_for([3; 16]);
         slave.mirror_flags.set(PfsData::SLAVE);
         slave.sync_end_tid.set(has);
-        let mut session = Session::two_way(pfs);
+        let mut session = Session::two_way(pfs, Tid(95));
         let (mut said, mut ends, mut acked) = (String::new(), ends.iter(), acked.iter());
         let mut hello = true;
         for _ in 0..100 {
@@ -428,8 +437,12 @@ mod tests {
         );
         let wrong = talk(50, &[Complete], &[59]).unwrap_err();
         assert_eq!(wrong.class(), Class::Protocol);
-        let ahead = talk(91, &[], &[]).unwrap_err();
+        // Beyond the newest record, and not beyond what is committed: there is no work.
+        assert!(talk(95, &[Idle, Idle], &[95, 95]).is_ok());
+        let ahead = talk(96, &[], &[]).unwrap_err();
         assert_eq!(ahead.class(), Class::Incompatible);
+        let impossible = talk(u64::MAX, &[], &[]).unwrap_err();
+        assert_eq!(impossible.class(), Class::Protocol);
     }
 
     #[test]
