@@ -20,6 +20,9 @@ use std::time::Duration;
 
 /// How often an operation is begun anew without having moved a byte, before it counts as failed.
 const RETRIES_MAX: u32 = 1000;
+/// With no more writes under way than this, the kernel has each as soon as it is submitted: a device
+/// that would otherwise stand idle begins while the next one is made. Beyond, they go in batches.
+const EAGER: usize = 8;
 /// How long to wait for memory to become free before entering the kernel again.
 const RETRY_PAUSE: Duration = Duration::from_millis(1);
 
@@ -342,19 +345,22 @@ impl Device for Uring {
             done: 0,
             retries: 0,
         });
-        let lone = matches!(
+        let is_write = matches!(
             &self.flights[index],
             Some(Flight {
                 op: Op::Write { .. },
                 ..
             })
         );
-        match lone && self.under_way() == 1 {
-            true => self.lone = Some(index),
-            false => {
-                self.push_lone();
-                self.push(index);
-            }
+        if is_write && self.under_way() == 1 {
+            self.lone = Some(index);
+            return Ok(());
+        }
+        self.push_lone();
+        self.push(index);
+        if is_write && self.under_way() <= EAGER {
+            // What the kernel does not take now it is given when somebody waits.
+            let _ = self.ring.submit();
         }
         Ok(())
     }
