@@ -142,11 +142,12 @@ pub(super) fn opened(
         live: how.live,
         ..options
     };
+    let source_view = || match layout.source {
+        None => open_with(cx, source, &options).map(Some),
+        Some(_) => Ok(None),
+    };
     let mut opening = Opening {
-        source: match layout.source {
-            None => Some(open_with(cx, source, &options)?),
-            Some(_) => None,
-        },
+        source: if how.live { None } else { source_view()? },
         targets: Vec::new(),
         _streams: Vec::new(),
     };
@@ -157,6 +158,10 @@ pub(super) fn opened(
             layout.stores.len(),
             options.cache_bytes,
         )?);
+    }
+    if how.live {
+        // A writer may overtake it: the later it is taken, the better.
+        opening.source = source_view()?;
     }
     let found = match (&mut opening.source, layout.source) {
         (Some(source), _) => source.pfs()?,

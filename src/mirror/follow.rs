@@ -53,10 +53,12 @@ pub fn may_pass(class: Class) -> bool {
 /// any number: the wait is half of what it would be and up to as much more, so that those that failed
 /// together do not come back together.
 ///
-/// A lock and a view are a matter of moments; a device or a host that is gone takes longer.
+/// A lock is a matter of moments; a device or a host that is gone takes longer. A view that was
+/// overtaken is best taken anew at once: every session of a writer overtakes those before it.
 pub fn backoff(class: Class, failures: u32, chance: u32) -> Duration {
     let (first, last) = match class {
-        Class::Busy | Class::Expired => (BUSY, QUIET),
+        Class::Expired => (BUSY, BUSY * 4),
+        Class::Busy => (BUSY, QUIET),
         _ => (Duration::from_millis(250), Duration::from_secs(30)),
     };
     let doubled = 1_u32 << failures.saturating_sub(1).min(16);
@@ -122,7 +124,7 @@ mod tests {
     proptest! {
         #[test]
         fn waits_grow_and_end_growing(failures in 1u32.., chance: u32, other: u32) {
-            for (class, last) in [(Class::Busy, QUIET), (Class::Io, Duration::from_secs(30))] {
+            for (class, last) in [(Class::Expired, BUSY * 4), (Class::Busy, QUIET), (Class::Io, Duration::from_secs(30))] {
                 let wait = backoff(class, failures, chance);
                 prop_assert!(wait >= BUSY / 2 && wait <= last, "{wait:?}");
                 // Even where chance has it the other way, never sooner than one time before.
