@@ -167,15 +167,17 @@ fn what_does_not_fit_is_refused() {
     for (target, code, words) in [
         (slave.as_str(), 3, "another master"),
         (&root, 3, "no slave"),
-        ("host:/slave#1", 2, "another machine"),
-        ("host:/slave#1", 2, "yet"),
     ] {
         let (output, _) = copied(&[&masters[0], target]);
         assert_eq!(status(&output), code, "{target}: {}", err(&output));
         assert!(err(&output).contains(words), "{target}: {}", err(&output));
     }
-    let (output, _) = copied(&["host:/master#1", &slave]);
-    assert_eq!(status(&output), 2);
+    // A plan needs both ends here.
+    for ends in [["host:/master#1", &slave], [&masters[0], "host:/slave#1"]] {
+        let (output, _) = copied(&["-n", ends[0], ends[1]]);
+        assert_eq!(status(&output), 2);
+        assert!(err(&output).contains("another machine"), "{}", err(&output));
+    }
     let (output, _) = copied(&[
         "-y",
         &masters[0],
