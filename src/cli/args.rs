@@ -4,9 +4,11 @@
 //! Names and letters are those of `hammer(8)`. The options of [`Global`] may stand before or after
 //! the command.
 
+mod copies;
 mod making;
 mod remote;
 
+pub use copies::{MirrorCopyArgs, MirrorStreamArgs};
 pub use making::{NewfsArgs, PfsDestroyArgs, PfsNewArgs, PfsUpdateArgs};
 pub use remote::{RemoteArgs, SshRemoteArgs};
 
@@ -291,6 +293,9 @@ pub enum Command {
     /// Bring slaves up to date with a PFS: those of this machine in one scan, others over ssh.
     #[command(after_long_help = examples::MIRROR_COPY)]
     MirrorCopy(MirrorCopyArgs),
+    /// Keep slaves up to date with a PFS that is being written to, until stopped.
+    #[command(after_long_help = examples::MIRROR_STREAM)]
+    MirrorStream(MirrorStreamArgs),
     /// Say what a stream would hold, without reading data; with a target, what a copy would do.
     #[command(after_long_help = examples::MIRROR_PLAN)]
     MirrorPlan(MirrorPlanArgs),
@@ -346,6 +351,7 @@ impl Command {
             Command::MirrorDump(_) => "mirror-dump",
             Command::MirrorPlan(_) => "mirror-plan",
             Command::MirrorCopy(_) => "mirror-copy",
+            Command::MirrorStream(_) => "mirror-stream",
             Command::SshRemote(_) => "ssh-remote",
             Command::Version(_) => "version",
             Command::VolumeList(_) => "volume-list",
@@ -394,6 +400,7 @@ impl Command {
             // These name several, and errors say which one they are about.
             Command::Newfs(_)
             | Command::MirrorCopy(_)
+            | Command::MirrorStream(_)
             | Command::MirrorDump(_)
             | Command::SshRemote(_)
             | Command::Completions(_)
@@ -436,6 +443,7 @@ impl Command {
             self,
             Command::Newfs(_)
                 | Command::MirrorCopy(_)
+                | Command::MirrorStream(_)
                 | Command::MirrorWrite(_)
                 | Command::PfsMaster(_)
                 | Command::PfsSlave(_)
@@ -446,10 +454,13 @@ impl Command {
         )
     }
 
-    /// Whether standard output carries a stream that is worthless unless complete: a broken pipe
-    /// is an error then.
+    /// Whether a broken pipe is an error: standard output carries a stream that is worthless unless
+    /// complete, or the command would go on.
     pub fn is_stream(&self) -> bool {
-        matches!(self, Command::MirrorRead(_) | Command::MirrorWrite(_))
+        matches!(
+            self,
+            Command::MirrorRead(_) | Command::MirrorWrite(_) | Command::MirrorStream(_)
+        )
     }
 }
 
@@ -638,20 +649,6 @@ pub struct MirrorDumpArgs {
 pub enum DumpWhat {
     /// The first header.
     Header,
-}
-
-/// Arguments of `mirror-copy`.
-#[derive(Args, Clone, Debug)]
-pub struct MirrorCopyArgs {
-    /// The source: a master, or a slave as of what it has.
-    #[arg(value_parser = spec(), value_name = "SRC")]
-    pub source: Spec,
-    /// The slaves.
-    #[arg(value_parser = spec(), value_name = "DST", required = true)]
-    pub targets: Vec<Spec>,
-    /// How other machines are reached.
-    #[command(flatten)]
-    pub remote: RemoteArgs,
 }
 
 /// Arguments of `mirror-plan`.

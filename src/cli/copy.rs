@@ -1,31 +1,21 @@
 //! `mirror-copy` between volumes of this machine, and what it would do.
 
 use super::args::{MirrorCopyArgs, MirrorPlanArgs, When};
+use super::ends::{Layout, Manner, number, opened};
 use super::json::hex;
 use super::mirror::{Wall, damage_event};
-use super::open::{Opened, Writable, now_us, open_rw_of, open_with, view_options};
-use super::spec::{Local, Pfs as Named, Spec, Volume};
+use super::open::{Opened, now_us, open_with, view_options};
+use super::spec::Spec;
 use super::{Context, Exit, Outcome, pfs as names, remote, size};
 use crate::error::{Class, Error, Result};
 use crate::format::{BIGBLOCK, Tid};
-use crate::fs::pfs::{self, Pfs};
-use crate::fs::pfs_ops::{self, Kind, NewPfs, Settings};
-use crate::io::lock::{self, Lock, LockGuard};
-use crate::mirror::copy::{self, Event, Group, Origin, Place, Report, Request};
+use crate::mirror::copy::{self, Event, Origin, Place, Report, Request};
 use crate::mirror::ready::{self, Identity};
-use crate::mirror::{
-    Batch, Need, Shadow, SourcePfs, Terms, Window, is_idle, plan_against, plan_for,
-};
+use crate::mirror::{Batch, Need, Shadow, SourcePfs, Window, is_idle, plan_against, plan_for};
 use crate::progress::Progress;
 use crate::store::{Fetch, Store, ViewOptions};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
-use std::time::Duration;
-use uuid::Uuid;
-
-/// The volumes of a SPEC, wherever they are named: sorted, links followed.
-type Set = Vec<(PathBuf, u64)>;
 
 /// `mirror-copy`.
 pub fn copy(args: &MirrorCopyArgs, cx: &Context) -> Outcome {
@@ -45,101 +35,14 @@ pub fn plan(args: &MirrorPlanArgs, target: &Spec, cx: &Context) -> Outcome {
     planned(&args.spec, std::slice::from_ref(target), cx)
 }
 
-/// Where everything is.
-struct Layout {
-    /// For each set of volumes to write to, a SPEC that names it.
-    stores: Vec<Spec>,
-    /// For each target, its set.
-    targets: Vec<usize>,
-    /// The set that the source is in, if it is one of those.
-    source: Option<usize>,
-}
-
-impl Layout {
-    fn of(source: &Spec, targets: &[Spec]) -> Result<Layout> {
-        let source = set(source)?;
-        let mut sets: Vec<Set> = Vec::new();
-        let mut layout = Layout {
-            stores: Vec::new(),
-            targets: Vec::new(),
-            source: None,
-        };
-        for spec in targets {
-            let set = set(spec)?;
-            let found = sets.iter().position(|other| *other == set);
-            let at = found.unwrap_or_else(|| {
-                layout.stores.push(spec.clone());
-                sets.push(set);
-                sets.len() - 1
-            });
-            layout.targets.push(at);
-        }
-        let touch = |a: &Set, b: &Set| a.iter().any(|volume| b.contains(volume));
-        let all: Vec<&Set> = sets.iter().chain([&source]).collect();
-        for (at, one) in all.iter().enumerate() {
-            if all[..at]
-                .iter()
-                .any(|other| touch(one, other) && one != other)
-            {
-                let text = "a volume is named in two file systems: name all volumes of each, the \
-                            same wherever it is named";
-                return Err(Error::usage(text));
-            }
-        }
-        layout.source = sets.iter().position(|other| *other == source);
-        Ok(layout)
-    }
-}
-
-fn local(spec: &Spec) -> Result<&Local> {
-    match spec {
-        Spec::Local(local) => Ok(local),
-        Spec::Remote(_) => Err(Error::usage(format!(
-            "{spec} is on another machine, and a plan needs both ends on this one (write ./ before a \
-             local path with a colon)"
-        ))),
-    }
-}
-
-fn set(spec: &Spec) -> Result<Set> {
-    let place = |volume: &Volume| {
-        let path = std::fs::canonicalize(&volume.path);
-        let path = path.map_err(|e| Error::io(volume.path.display().to_string(), e))?;
-        Ok((path, volume.offset.unwrap_or(0)))
-    };
-    let mut set: Set = local(spec)?
-        .volumes
-        .iter()
-        .map(place)
-        .collect::<Result<_>>()?;
-    set.sort();
-    Ok(set)
-}
-
-/// The PFS number that a SPEC names, where `table` has it; else what it would have.
-fn number(view: &mut crate::store::View, spec: &Spec) -> Result<(u16, Option<Pfs>)> {
-    let name = match &local(spec)?.pfs {
-        None => "0".to_owned(),
-        Some(Named::Number(id)) => match pfs::load(view, *id)? {
-            None => return Ok((*id, None)),
-            Some(found) => return Ok((*id, Some(found))),
-        },
-        Some(Named::Label(label)) => String::from_utf8_lossy(label).into_owned(),
-    };
-    let found = pfs::find(view, &name)?;
-    Ok((found.id, Some(found)))
-}
-
-/// What is opened for a copy.
-struct Opening {
-    source: Option<Opened>,
-    targets: Vec<Writable>,
-    _streams: Vec<LockGuard>,
-}
-
 fn copied(source: &Spec, targets: &[Spec], cx: &Context) -> Outcome {
     let layout = Layout::of(source, targets)?;
-    let (mut opening, mut request, places) = opened(&layout, source, targets, cx)?;
+    let how = Manner {
+        live: false,
+        streams: true,
+        make: cx.global.yes,
+    };
+    let (mut opening, mut request, places) = opened(&layout, source, targets, how, cx)?;
     let mut stores: Vec<Store> = Vec::new();
     let mut locks = Vec::new();
     for target in opening.targets.drain(..) {
@@ -200,123 +103,6 @@ fn total(
     ))
 }
 
-/// Opens and checks everything, and makes the slaves that are to be made: not before all others fit.
-fn opened(
-    layout: &Layout,
-    source: &Spec,
-    targets: &[Spec],
-    cx: &Context,
-) -> Result<(Opening, Request, Vec<Place>)> {
-    // All of them together have the memory that the options give.
-    let sets = (layout.stores.len() + usize::from(layout.source.is_none())).max(1);
-    let options = view_options(cx);
-    let options = ViewOptions {
-        cache_bytes: options.cache_bytes / sets,
-        ..options
-    };
-    let mut opening = Opening {
-        source: match layout.source {
-            None => Some(open_with(cx, source, &options)?),
-            Some(_) => None,
-        },
-        targets: Vec::new(),
-        _streams: Vec::new(),
-    };
-    for spec in &layout.stores {
-        opening.targets.push(open_rw_of(
-            cx,
-            spec,
-            layout.stores.len(),
-            options.cache_bytes,
-        )?);
-    }
-    let found = match (&mut opening.source, layout.source) {
-        (Some(source), _) => source.pfs()?,
-        (None, at) => {
-            let view = opening.targets[at.unwrap_or(0)].store.view();
-            let (id, found) = number(view, source)?;
-            found.ok_or_else(|| Error::usage(format!("{source}: there is no PFS {id}")))?
-        }
-    };
-    let request = request(cx, &found);
-    let mut missing = Vec::new();
-    let mut places = Vec::new();
-    for (spec, store) in targets.iter().zip(&layout.targets) {
-        let view = opening.targets[*store].store.view();
-        let (pfs, slave) = number(view, spec)?;
-        match slave {
-            None if cx.global.yes => missing.push((*store, pfs)),
-            None => return Err(no_slave(spec, pfs, &found)),
-            Some(_) => {
-                let checked = ready::check(view, pfs, &request.source);
-                checked.map_err(|error| error.context(spec))?;
-            }
-        }
-        let place = Place { store: *store, pfs };
-        if places.contains(&place) {
-            return Err(Error::usage(format!("{spec} is named twice")));
-        }
-        places.push(place);
-        opening._streams.extend(streams(local(spec)?, pfs)?);
-    }
-    for (store, id) in missing {
-        make(cx, &mut opening.targets[store].store, id, &found)?;
-    }
-    Ok((opening, request, places))
-}
-
-fn request(cx: &Context, source: &Pfs) -> Request {
-    Request {
-        source: SourcePfs::from(source),
-        identity: Identity::of(source),
-        split: cx.global.split.filter(|_| !cx.global.no_split),
-        terms: Terms {
-            allow_deletes: cx.global.allow_deletes,
-            accept_damage: cx.global.accept_damage,
-            allow_older: cx.global.force,
-            withhold: false,
-        },
-        bandwidth: cx.global.bandwidth.filter(|rate| *rate > 0),
-        group: Group::default(),
-        bytes_total: None,
-    }
-}
-
-/// One stream at a time goes into a slave.
-fn streams(spec: &Local, pfs: u16) -> Result<Vec<LockGuard>> {
-    let lock = |volume: &Volume| {
-        let offset = volume.offset.unwrap_or(0);
-        lock::acquire(&volume.path, offset, Lock::Stream(pfs), Duration::ZERO)
-    };
-    spec.volumes.iter().map(lock).collect()
-}
-
-fn no_slave(spec: &Spec, id: u16, source: &Pfs) -> Error {
-    let uuid = Uuid::from_bytes_le(source.data.shared_uuid);
-    let name = names::name(spec, id);
-    Error::usage(format!(
-        "{name} does not exist: -y makes it, or mallet pfs-slave {name} shared-uuid={uuid}"
-    ))
-}
-
-fn make(cx: &Context, store: &mut Store, id: u16, source: &Pfs) -> Result<()> {
-    let settings = Settings {
-        shared_uuid: Some(source.data.shared_uuid),
-        ..Settings::default()
-    };
-    let fresh = [Uuid::new_v4().to_bytes_le(), Uuid::new_v4().to_bytes_le()];
-    let new = NewPfs {
-        kind: Kind::Slave,
-        id: Some(id),
-        fresh,
-        settings: &settings,
-        link: None,
-    };
-    pfs_ops::create(store, &new, now_us(cx))?;
-    cx.ui.note(0, format_args!("slave PFS {id} made"));
-    Ok(())
-}
-
 /// Says how it went, and finds the exit status: the highest of those of the targets.
 fn conclude(cx: &Context, targets: &[Spec], stores: &[Store], report: Report) -> Outcome {
     let list: Vec<Value> = targets
@@ -364,7 +150,7 @@ fn conclude(cx: &Context, targets: &[Spec], stores: &[Store], report: Report) ->
 }
 
 /// Lists what could not be read, and says what came of the rest. Gives the count.
-fn damage(cx: &Context, report: &Report) -> u64 {
+pub(super) fn damage(cx: &Context, report: &Report) -> u64 {
     let damaged = report
         .targets
         .iter()
@@ -411,13 +197,13 @@ fn outcome(spec: &Spec, target: &copy::Outcome) -> Value {
 }
 
 /// Tells people and scripts what happens.
-struct Teller<'a> {
-    cx: &'a Context,
-    targets: &'a [Spec],
+pub(super) struct Teller<'a> {
+    pub cx: &'a Context,
+    pub targets: &'a [Spec],
 }
 
 impl Teller<'_> {
-    fn tell(&self, event: &Event<'_>) {
+    pub fn tell(&self, event: &Event<'_>) {
         let ui = &self.cx.ui;
         let name = |at: &usize| self.targets[*at].to_string();
         let (kind, fields) = match event {
@@ -498,7 +284,7 @@ struct Planned {
     idle: bool,
 }
 
-fn planned(source: &Spec, targets: &[Spec], cx: &Context) -> Outcome {
+pub(super) fn planned(source: &Spec, targets: &[Spec], cx: &Context) -> Outcome {
     Layout::of(source, targets)?;
     // All of them together have the memory that the options give.
     let options = view_options(cx);

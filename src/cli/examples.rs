@@ -143,6 +143,14 @@ Examples:
   mallet mirror-copy 'home.img#1' 'backup@attic:/srv/home.img#1'
 ";
 
+/// Of `mirror-stream`.
+pub const MIRROR_STREAM: &str = "\
+Examples:
+  mallet mirror-stream 'master.img#1' 'slave.img#1'
+  mallet mirror-stream -y -i 10 -b 2m 'a.img,b.img#home' 'slave.img#3' /dev/sdc#3
+  mallet mirror-stream --json --retries 20 'master.img#1' 'slave.img#1' > passes.json
+";
+
 /// Of `ssh-remote`.
 pub const SSH_REMOTE: &str = "\
 In authorized_keys, before the key, one line:
@@ -181,6 +189,7 @@ mod tests {
             MIRROR_READ,
             MIRROR_PLAN,
             MIRROR_COPY,
+            MIRROR_STREAM,
         ];
         let lines = all.iter().flat_map(|text| text.lines());
         let mut tried = 0;

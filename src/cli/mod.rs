@@ -11,6 +11,7 @@ pub mod contents;
 pub mod context;
 pub mod copy;
 pub mod dumps;
+mod ends;
 pub mod errors;
 pub mod escape;
 pub mod examples;
@@ -34,6 +35,7 @@ pub mod remote;
 pub mod show;
 pub mod size;
 pub mod spec;
+mod stream;
 pub mod ui;
 pub mod volumes;
 pub mod watchdog;
@@ -172,6 +174,7 @@ fn run(command: &Command, cx: &Context) -> Outcome {
             None => mirror::planned(args, cx),
         },
         Command::MirrorCopy(args) => copy::copy(args, cx),
+        Command::MirrorStream(args) => stream::stream(args, cx),
         // Done before: another command stands in its place.
         Command::SshRemote(_) => Ok(Exit::Done),
         Command::Completions(args) => manual::completions(args, cx),

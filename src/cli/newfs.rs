@@ -260,7 +260,7 @@ impl Ground {
             }
         }
         for place in &places {
-            let device = open::device(cx, &place.volume, places.len(), true)?;
+            let device = open::device(cx, &place.volume, places.len(), open::Use::Write)?;
             ground.devices.push(device);
         }
         Ok(ground)
@@ -318,7 +318,7 @@ fn vacant(cx: &Context, place: &Place) -> Result<()> {
     if matches!(place.file, Prepare::Extend(..)) {
         return Ok(());
     }
-    let mut device = open::device(cx, &place.volume, 1, false)?;
+    let mut device = open::device(cx, &place.volume, 1, open::Use::Read)?;
     if let Some(what) = probe::occupant(device.as_mut()) {
         return refused(format!("holds {what}"));
     }

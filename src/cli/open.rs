@@ -97,7 +97,7 @@ pub fn open_rw_of(cx: &Context, spec: &Spec, sets: usize, cache: usize) -> Resul
     let devices = spec
         .volumes
         .iter()
-        .map(|volume| device(cx, volume, spec.volumes.len() * sets, true))
+        .map(|volume| device(cx, volume, spec.volumes.len() * sets, Use::Write))
         .collect::<Result<Vec<_>>>()?;
     let set = VolumeSet::open(devices)?;
     for fault in set.warnings() {
@@ -173,16 +173,11 @@ pub fn open(cx: &Context, spec: &Spec) -> Result<Opened> {
 /// As [`open`], with a view of the caller's choice.
 pub fn open_with(cx: &Context, spec: &Spec, options: &ViewOptions) -> Result<Opened> {
     let spec = local(spec)?;
-    let locks = match options.live {
-        true => Vec::new(),
-        false => locks(cx, &spec.volumes, Lock::Read)?,
+    let (locks, how) = match options.live {
+        true => (Vec::new(), Use::Live),
+        false => (locks(cx, &spec.volumes, Lock::Read)?, Use::Read),
     };
-    let devices = spec
-        .volumes
-        .iter()
-        .map(|volume| device(cx, volume, spec.volumes.len(), false))
-        .collect::<Result<Vec<_>>>()?;
-    let set = VolumeSet::open(devices)?;
+    let set = volumes(cx, spec, how)?;
     for fault in set.warnings() {
         cx.ui.note(1, format_args!("harmless: {fault}"));
     }
@@ -203,6 +198,20 @@ pub fn open_with(cx: &Context, spec: &Spec, options: &ViewOptions) -> Result<Ope
         spec: spec.clone(),
         _locks: locks,
     })
+}
+
+/// The volumes of `spec`, to look at while somebody else may be writing to them; no lock is taken.
+pub fn watch(cx: &Context, spec: &Spec) -> Result<VolumeSet> {
+    volumes(cx, local(spec)?, Use::Live)
+}
+
+fn volumes(cx: &Context, spec: &Local, how: Use) -> Result<VolumeSet> {
+    let devices = spec
+        .volumes
+        .iter()
+        .map(|volume| device(cx, volume, spec.volumes.len(), how))
+        .collect::<Result<Vec<_>>>()?;
+    VolumeSet::open(devices)
 }
 
 /// How the options of every command want a view.
@@ -253,6 +262,15 @@ pub(super) fn locks(cx: &Context, volumes: &[Volume], kind: Lock) -> Result<Vec<
     volumes.iter().map(lock).collect()
 }
 
+/// What a volume is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    Read,
+    /// To be read while somebody else writes to it.
+    Live,
+    Write,
+}
+
 /// Opens one volume of `count`, which share the memory for buffers.
 ///
 /// What another host wrote to a block device never reaches this one's page cache: beside a writer,
@@ -261,13 +279,13 @@ pub(super) fn device(
     cx: &Context,
     volume: &Volume,
     count: usize,
-    write: bool,
+    how: Use,
 ) -> Result<Box<dyn Device>> {
     let usual = OpenOptions::default();
     let is_device = |path: &Path| {
         std::fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
     };
-    let live_device = cx.global.live && is_device(&volume.path);
+    let live_device = how == Use::Live && is_device(&volume.path);
     let options = OpenOptions {
         engine: match cx.global.io {
             Engine::Auto => io::Engine::Auto,
@@ -288,7 +306,7 @@ pub(super) fn device(
             Switch::On => Direct::On,
             Switch::Off => Direct::Off,
         },
-        write,
+        write: how == Use::Write,
         offset: volume.offset.unwrap_or(0),
         buffers: (usual.buffers / count.max(1)).max(2),
         ..usual

@@ -56,6 +56,7 @@ pub mod copy;
 pub mod cycle;
 pub mod damage;
 pub mod dump;
+pub mod follow;
 mod lane;
 mod link;
 pub mod own;

@@ -115,6 +115,16 @@ impl VolumeSet {
         &self.members[0].header
     }
 
+    /// The root volume's header as the device has it now, unchecked: somebody else may be writing it.
+    ///
+    /// Errors: class `Io`.
+    pub fn root_header_now(&mut self) -> Result<VolumeHeader> {
+        let disk = self.root_disk();
+        let buf = self.disks.read(disk, 0, BUFFER)?;
+        VolumeHeader::from_prefix(&buf)
+            .ok_or_else(|| Error::damage("a buffer is shorter than a header"))
+    }
+
     /// Every volume's number, device name and header, by number.
     pub fn volumes(&self) -> impl Iterator<Item = (u8, &str, &VolumeHeader)> {
         let tell = |m: &'_ Member| (m.number, m.disk);

@@ -104,6 +104,7 @@ fn names_agree() {
         "mirror-plan a",
         "mirror-write a",
         "mirror-copy a b",
+        "mirror-stream -i 5 --retries 3 a b c",
         "version a",
         "volume-list a",
         "completions bash",
@@ -113,5 +114,5 @@ fn names_agree() {
         assert_eq!(Some(name), line.split(' ').next());
         assert!(known.iter().any(|k| k == name));
     }
-    assert_eq!(known.len(), 40);
+    assert_eq!(known.len(), 41);
 }
