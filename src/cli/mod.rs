@@ -35,6 +35,7 @@ pub mod show;
 pub mod size;
 pub mod spec;
 pub mod ui;
+pub mod verify;
 pub mod volumes;
 pub mod watchdog;
 pub mod words;
@@ -168,6 +169,8 @@ fn run(command: &Command, cx: &Context) -> Outcome {
             None => mirror::planned(args, cx),
         },
         Command::MirrorCopy(args) => copy::copy(args, cx),
+        Command::MirrorStatus(args) => verify::status(args, cx),
+        Command::MirrorVerify(args) => verify::verify(args, cx),
         // Done before: another command stands in its place.
         Command::SshRemote(_) => Ok(Exit::Done),
         Command::Completions(args) => manual::completions(args, cx),

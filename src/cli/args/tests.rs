@@ -102,6 +102,8 @@ fn names_agree() {
         "mirror-read a",
         "mirror-dump",
         "mirror-plan a",
+        "mirror-status a b",
+        "mirror-verify a b --data",
         "mirror-write a",
         "mirror-copy a b",
         "version a",
@@ -113,5 +115,5 @@ fn names_agree() {
         assert_eq!(Some(name), line.split(' ').next());
         assert!(known.iter().any(|k| k == name));
     }
-    assert_eq!(known.len(), 40);
+    assert_eq!(known.len(), 42);
 }
