@@ -7,13 +7,17 @@ use crate::fs::pfs::Pfs;
 use crate::progress::{Progress, Status};
 use crate::store::Fetch;
 
+/// How many TIDs before the slave's its newest change is looked for: first in a few, for ids of
+/// objects are taken from the same numbers, then in many.
+const BACK: [u64; 2] = [0x100, 0x1_0000];
+
 /// What a slave lacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
     /// TIDs from the slave's to the newest that the master's PFS has; 0 if there is none newer.
     pub tids: u64,
     /// Seconds from the time of the slave's newest change to that of the master's; `None` where
-    /// nothing in the slave carries its TID, so that its time is not known without a search.
+    /// the slave has not changed in many TIDs, so that finding its newest change would be a search.
     pub seconds: Option<u64>,
 }
 
@@ -32,7 +36,14 @@ pub fn lag<F: Fetch + ?Sized, G: Fetch + ?Sized>(
             seconds: Some(0),
         });
     };
-    let own = self::newest(fetch, slave.id, (synced, synced), &mut status, progress)?;
+    let mut own = None;
+    for back in BACK {
+        let last = (Tid(synced.0.saturating_sub(back)), synced);
+        own = self::newest(fetch, slave.id, last, &mut status, progress)?;
+        if own.is_some() {
+            break;
+        }
+    }
     let seconds = |(_, own): (Tid, u32)| u64::from(time.saturating_sub(own));
     Ok(Lag {
         tids: newest.0.saturating_sub(synced.0),
