@@ -223,6 +223,11 @@ fn one_record_among_many_is_found_and_named() {
     let mut only = |slave: &mut View, depth, how| {
         let (report, found) = compare((&mut master, PFS), (slave, PFS), tid, depth);
         assert!(report.source_records > 100_000, "{report:?}");
+        let (records, asked) = (report.source_records, report.asked);
+        println!(
+            "{how:?} in {records} records: {asked} ranges, {} bytes",
+            report.crossed
+        );
         assert!(report.crossed < 100_000, "{report:?}");
         let [one] = found[..] else {
             panic!("{found:?}");

@@ -139,8 +139,8 @@ Examples:
   mallet mirror-status 'master.img#1' 'slave.img#1'
   mallet mirror-status --live --json /dev/sdb#home 'slave.img#1' 'cellar.img#3'
 
-Behind are TIDs from the slave's to the newest of its master's PFS, and the seconds between the times
-of those two changes where the volumes tell them without being searched.
+Behind are TIDs from the slave's to the newest of its master's PFS, and seconds from the slave's newest
+change to the master's; these are left out where the slave has not changed in many TIDs.
 ";
 
 /// Of `mirror-verify`.

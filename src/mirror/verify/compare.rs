@@ -313,6 +313,7 @@ fn difference(source: Option<&Entry>, slave: Option<&Entry>) -> Option<Differenc
 
 #[cfg(test)]
 mod tests {
+    use super::super::Digest;
     use super::*;
     use proptest::prelude::*;
     use sha2::{Digest as _, Sha256};
@@ -326,6 +327,13 @@ mod tests {
 
     fn place(key: i64) -> Place {
         Place { key, ..Place::MIN }
+    }
+
+    fn digest(key: i64, data: u8) -> Digest {
+        let mut hash = Sha256::new();
+        hash.update(key.to_le_bytes());
+        hash.update([data]);
+        hash.finalize().into()
     }
 
     fn total(entries: &[Entry]) -> Total {
@@ -348,10 +356,14 @@ mod tests {
                     create_tid: Tid(1),
                     len: 1,
                     damaged: false,
-                    digest: match ask.depth {
-                        Depth::Sums => [*sum; 32],
-                        Depth::Data => [*data; 32],
-                    },
+                    digest: digest(
+                        *key,
+                        if ask.depth == Depth::Sums {
+                            *sum
+                        } else {
+                            *data
+                        },
+                    ),
                 };
                 let entries: Vec<Entry> = all.map(entry).collect();
                 match ask.wanted {
