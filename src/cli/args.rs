@@ -6,10 +6,12 @@
 
 mod copies;
 mod making;
+mod mirror;
 mod remote;
 
 pub use copies::{MirrorCopyArgs, MirrorStreamArgs};
 pub use making::{NewfsArgs, PfsDestroyArgs, PfsNewArgs, PfsUpdateArgs};
+pub use mirror::{MirrorPlanArgs, MirrorStatusArgs, MirrorVerifyArgs};
 pub use remote::{RemoteArgs, SshRemoteArgs};
 
 use super::asof::{self, AsOf};
@@ -299,6 +301,12 @@ pub enum Command {
     /// Say what a stream would hold, without reading data; with a target, what a copy would do.
     #[command(after_long_help = examples::MIRROR_PLAN)]
     MirrorPlan(MirrorPlanArgs),
+    /// Show how far PFSs are, and how far slaves are behind their masters.
+    #[command(after_long_help = examples::MIRROR_STATUS)]
+    MirrorStatus(MirrorStatusArgs),
+    /// Prove that a slave shows what its source shows as of the slave's TID.
+    #[command(after_long_help = examples::MIRROR_VERIFY)]
+    MirrorVerify(MirrorVerifyArgs),
     /// Do what a peer's ssh asks for, if it is what this key allows (for authorized_keys).
     #[command(after_long_help = examples::SSH_REMOTE)]
     SshRemote(SshRemoteArgs),
@@ -350,6 +358,8 @@ impl Command {
             Command::MirrorWrite(_) => "mirror-write",
             Command::MirrorDump(_) => "mirror-dump",
             Command::MirrorPlan(_) => "mirror-plan",
+            Command::MirrorStatus(_) => "mirror-status",
+            Command::MirrorVerify(_) => "mirror-verify",
             Command::MirrorCopy(_) => "mirror-copy",
             Command::MirrorStream(_) => "mirror-stream",
             Command::SshRemote(_) => "ssh-remote",
@@ -402,6 +412,8 @@ impl Command {
             | Command::MirrorCopy(_)
             | Command::MirrorStream(_)
             | Command::MirrorDump(_)
+            | Command::MirrorStatus(_)
+            | Command::MirrorVerify(_)
             | Command::SshRemote(_)
             | Command::Completions(_)
             | Command::Man(_) => None,
@@ -649,23 +661,6 @@ pub struct MirrorDumpArgs {
 pub enum DumpWhat {
     /// The first header.
     Header,
-}
-
-/// Arguments of `mirror-plan`.
-#[derive(Args, Clone, Debug)]
-pub struct MirrorPlanArgs {
-    /// The source.
-    #[arg(value_parser = spec())]
-    pub spec: Spec,
-    /// A slave: what a copy to it would do.
-    #[arg(value_parser = spec(), value_name = "DST")]
-    pub target: Option<Spec>,
-    /// The first TID of the window; everything if not given.
-    #[arg(long, value_name = "TID", value_parser = size::tid)]
-    pub from: Option<Tid>,
-    /// The last TID of the window; the last committed one if not given.
-    #[arg(long, value_name = "TID", value_parser = size::tid)]
-    pub end_tid: Option<Tid>,
 }
 
 /// Arguments of `completions`.

@@ -133,6 +133,27 @@ Examples:
   mallet mirror-plan 'volume.img#1' --from 0x00000001000b02d1
 ";
 
+/// Of `mirror-status`.
+pub const MIRROR_STATUS: &str = "\
+Examples:
+  mallet mirror-status 'master.img#1' 'slave.img#1'
+  mallet mirror-status --live --json /dev/sdb#home 'slave.img#1' 'cellar.img#3'
+
+Behind are TIDs from the slave's to the newest of its master's PFS, and seconds from the slave's newest
+change to the master's; these are left out where the slave has not changed in many TIDs.
+";
+
+/// Of `mirror-verify`.
+pub const MIRROR_VERIFY: &str = "\
+Examples:
+  mallet mirror-verify 'master.img#1' 'slave.img#1'
+  mallet mirror-verify --data 'master.img#home' 'slave.img#1'
+
+Equal ends with status 0, different with 7, another master's slave with 3. What the source has pruned
+or changed without history since the slave's last copy is no longer there to compare with, and counts
+as different: copy first.
+";
+
 /// Of `mirror-copy`.
 pub const MIRROR_COPY: &str = "\
 Examples:
@@ -188,6 +209,8 @@ mod tests {
             DIFF,
             MIRROR_READ,
             MIRROR_PLAN,
+            MIRROR_STATUS,
+            MIRROR_VERIFY,
             MIRROR_COPY,
             MIRROR_STREAM,
         ];

@@ -37,6 +37,7 @@ pub mod size;
 pub mod spec;
 mod stream;
 pub mod ui;
+pub mod verify;
 pub mod volumes;
 pub mod watchdog;
 pub mod words;
@@ -175,6 +176,8 @@ fn run(command: &Command, cx: &Context) -> Outcome {
         },
         Command::MirrorCopy(args) => copy::copy(args, cx),
         Command::MirrorStream(args) => stream::stream(args, cx),
+        Command::MirrorStatus(args) => verify::status(args, cx),
+        Command::MirrorVerify(args) => verify::verify(args, cx),
         // Done before: another command stands in its place.
         Command::SshRemote(_) => Ok(Exit::Done),
         Command::Completions(args) => manual::completions(args, cx),

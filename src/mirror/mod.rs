@@ -48,6 +48,9 @@
 //! [`copy`](mod@copy) has both sides in one process, and one scan for several slaves: a thread that
 //! reads ahead (`link`), for each slave what of it is for that slave (`lane`), all of it made durable
 //! together (`pour`); [`ready`] is what comes before a pass.
+//!
+//! [`verify`](mod@verify) tells whether a slave shows what its source shows; [`lag`](mod@lag) how far
+//! it is behind.
 
 pub mod ack;
 pub mod apply;
@@ -57,6 +60,7 @@ pub mod cycle;
 pub mod damage;
 pub mod dump;
 pub mod follow;
+pub mod lag;
 mod lane;
 mod link;
 pub mod own;
@@ -71,6 +75,7 @@ pub mod split;
 pub mod takeback;
 pub mod target;
 pub mod throttle;
+pub mod verify;
 pub mod window;
 pub mod wire;
 pub mod write;

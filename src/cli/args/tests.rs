@@ -102,6 +102,8 @@ fn names_agree() {
         "mirror-read a",
         "mirror-dump",
         "mirror-plan a",
+        "mirror-status a b",
+        "mirror-verify a b --data",
         "mirror-write a",
         "mirror-copy a b",
         "mirror-stream -i 5 --retries 3 a b c",
@@ -114,5 +116,5 @@ fn names_agree() {
         assert_eq!(Some(name), line.split(' ').next());
         assert!(known.iter().any(|k| k == name));
     }
-    assert_eq!(known.len(), 41);
+    assert_eq!(known.len(), 43);
 }
