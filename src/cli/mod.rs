@@ -35,11 +35,13 @@ pub mod remote;
 pub mod show;
 pub mod size;
 pub mod spec;
+pub mod status;
 mod stream;
 pub mod ui;
 pub mod verify;
 pub mod volumes;
 pub mod watchdog;
+mod witness;
 pub mod words;
 pub mod write;
 pub mod write_args;
@@ -176,7 +178,7 @@ fn run(command: &Command, cx: &Context) -> Outcome {
         },
         Command::MirrorCopy(args) => copy::copy(args, cx),
         Command::MirrorStream(args) => stream::stream(args, cx),
-        Command::MirrorStatus(args) => verify::status(args, cx),
+        Command::MirrorStatus(args) => status::status(args, cx),
         Command::MirrorVerify(args) => verify::verify(args, cx),
         // Done before: another command stands in its place.
         Command::SshRemote(_) => Ok(Exit::Done),

@@ -150,7 +150,15 @@ pub fn check<F: Fetch + ?Sized>(fetch: &mut F, id: u16, source: &SourcePfs) -> R
     let Some(found) = found else {
         return Err(Error::usage(format!("there is no PFS {id}")));
     };
-    let data = found.data;
+    fits(&found, source)?;
+    Ok(found)
+}
+
+/// Checks that `found` can follow `source`.
+///
+/// Errors: class `Incompatible` if it is no slave of this master.
+pub fn fits(found: &Pfs, source: &SourcePfs) -> Result<()> {
+    let (id, data) = (found.id, found.data);
     greeted(source, Slave { id, data })?;
     if data.unique_uuid == source.data.unique_uuid {
         let text = format!("PFS {id} is its own source");
@@ -160,7 +168,7 @@ pub fn check<F: Fetch + ?Sized>(fetch: &mut F, id: u16, source: &SourcePfs) -> R
         let text = format!("PFS {id} has no record of its own, and cannot be a slave");
         return Err(Error::new(Class::Incompatible, text));
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Makes slave `id` ready for a pass from the source that is `identity`; says what was taken back
