@@ -216,6 +216,8 @@ fn call<'c>(
             peer,
         }))),
         Err(error) => {
+            // Whoever is to stop waits for nobody.
+            ends.cx.goes_on()?;
             let Gone { name, status } = peer.gone()?;
             ends.cx.goes_on()?;
             Ok(failed(&name, status, error.into()))
@@ -236,11 +238,14 @@ pub(super) fn over(ends: Vec<End<'_>>, cx: &Context, ours: Outcome) -> Outcome {
     }
     let mut outcome = ours;
     for peer in peers {
+        if outcome.is_err() {
+            // Whoever is to stop waits for nobody, and may have stopped the others first.
+            cx.goes_on()?;
+        }
         let Gone { name, status } = peer.gone()?;
         outcome = judged(&name, status, outcome).outcome();
     }
     if outcome.is_err() {
-        // Whoever was to stop may have stopped the others first.
         cx.goes_on()?;
     }
     outcome
