@@ -5,6 +5,7 @@ mod common;
 
 use common::build::Options;
 use common::build::bulk::{Bulk, Changes, PFS};
+use common::patch::Image;
 use common::program::{copy_to, err, events, out, patch, run, status, text};
 use mallet::btree::{AsOf, Editor, good_data, put};
 use mallet::format::node::LeafElement;
@@ -511,6 +512,16 @@ fn one_record_among_many_costs_little_on_the_link() {
         &["mirror-verify", "--data", &from, &far],
         "damaged in the slave",
     );
+    // A tree that cannot be read, which shows while an answer is being made.
+    let image = Image::over(&slave);
+    let mut found = image.records().into_iter();
+    let found = found.find(|found| found.leaf.base.key() == leaf.base.key());
+    let node = found.expect("the record").node;
+    patch(&slave, image.byte(node), &[0xff; 64]);
+    let output = place.run(&["mirror-verify", &from, &far]);
+    assert_eq!(status(&output), 6, "{}", err(&output));
+    let said = err(&output);
+    assert!(said.contains("ended with exit status: 6"), "{said}");
 }
 
 /// Far ends and near ones beside a writer that never rests: what overtakes them is gone on with.

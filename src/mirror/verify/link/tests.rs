@@ -277,20 +277,32 @@ fn others_who_say_something_else() {
     let hello = Message::Standing(Box::new(standing()));
     let answer = Message::Answer(Answer::Records(Vec::new()));
     for (messages, more, text) in [
-        (&[][..], &b""[..], "said nothing"),
-        (&[], b"hammer: unknown directive\n", "byte 0: expected 1"),
-        (&[answer.clone()], b"", "something else than who it is"),
-        (&[hello.clone()], b"", "where an answer was due"),
-        (&[hello.clone(), hello.clone()], b"", "else than an answer"),
-        (&[hello.clone(), answer.clone()], b"", "an answer was due"),
+        (vec![], &b""[..], "said nothing"),
+        (vec![], b"hammer: unknown directive\n", "byte 0: expected 1"),
+        (vec![answer.clone()], b"", "something else than who it is"),
+        (vec![hello.clone()], b"", "where an answer was due"),
         (
-            &[hello.clone(), answer.clone(), answer.clone()],
+            vec![hello.clone(), hello.clone()],
+            b"",
+            "else than an answer",
+        ),
+        (
+            vec![hello.clone(), answer.clone()],
+            b"",
+            "an answer was due",
+        ),
+        (
+            vec![hello.clone(), answer.clone(), answer.clone()],
             b"",
             "something else than what changed",
         ),
-        (&[hello.clone(), answer.clone()], b"\x01", "it ends after 1"),
+        (
+            vec![hello.clone(), answer.clone()],
+            b"\x01",
+            "it ends after 1",
+        ),
     ] {
-        let told = said(messages, more);
+        let told = said(&messages, more);
         assert!(told.contains(text), "{told}");
     }
 }
