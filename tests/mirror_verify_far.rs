@@ -470,7 +470,8 @@ fn one_record_among_many_costs_little_on_the_link() {
         assert!(found[0].starts_with(&format!("{named}{how}")), "{lines}");
         let crossed = place.size("to") + place.size("from");
         println!(
-            "{how}: {crossed} bytes; {}",
+            "{crossed} bytes; {}\n{}",
+            found[0],
             lines.lines().last().expect("a line")
         );
         assert!(place.size("to") > 100 && place.size("from") > 1000);
