@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod crash;
+pub mod far;
 pub mod fresh;
 pub mod golden;
 pub mod listing;
