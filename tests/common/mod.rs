@@ -6,6 +6,7 @@ pub mod crash;
 pub mod fresh;
 pub mod golden;
 pub mod listing;
+pub mod live;
 pub mod loopdev;
 pub mod oracle;
 pub mod patch;
