@@ -68,11 +68,13 @@ fn try_some(
 /// Says how much was tried.
 fn say(name: &str, tally: &Tally, took: Option<Duration>) {
     let text = format!(
-        "crash, {name}: {} states before {} flushes, {} within recovery, {} committed in full, {:.1} s",
+        "crash, {name}: {} states before {} flushes, {} within recovery, {} committed in full, {} \
+         acknowledgements, {:.1} s",
         tally.states,
         tally.flushes,
         tally.nested,
         tally.committed,
+        tally.said,
         took.unwrap_or_default().as_secs_f64(),
     );
     // Not by a macro that the test runner captures: this is to be seen.

@@ -132,7 +132,6 @@ pub(super) fn give(
     answers: impl Read,
     name: &str,
 ) -> Outcome {
-    let committed = opened.pfs()?.sync_end;
     let mut request = request(cx, opened, None, None, None)?;
     let mut sink = Sink::new(out, cx.global.bandwidth.filter(|rate| *rate > 0));
     let (mut teller, mut report) = (Teller::new(cx), Report::default());
@@ -147,7 +146,6 @@ pub(super) fn give(
         converse(
             &mut opened.view,
             &request,
-            committed,
             &mut sink,
             &mut answers,
             &mut edge,
@@ -211,10 +209,10 @@ fn request(
     let mut source = SourcePfs::from(&pfs);
     let cycle = cycle.map(|cycle| resume(cx, &cycle, source.id));
     let asked = Asked { begin, end };
-    if cx.global.live && !pfs.is_slave() {
+    if cx.global.live {
         let from = window::one_way(&source, Asked { begin, end: None }, cycle)?.begin;
         let mut meter = cx.meter("newest TID", "leaves");
-        source.end = window::newest(&mut opened.view, source.id, from, &mut meter)?;
+        source.beside_a_writer(&mut opened.view, from, &mut meter)?;
     }
     let split = match cx.global.no_split {
         true => None,

@@ -244,21 +244,19 @@ pub fn run<F: Fetch + ?Sized>(
 }
 
 /// Streams two-way: the target says in `answers` what it lacks, in place of the window that `request`
-/// has, and what it has acknowledged. `committed` is the last TID that it can have
-/// ([`Session::two_way`]). `report` is right after an error too.
+/// has, and what it has acknowledged. `report` is right after an error too.
 ///
 /// Errors, beyond those of [`run`]: class `Incompatible` if the target does not belong to this
 /// master, `Protocol` if it says what does not belong there, or is gone.
 pub fn converse<F: Fetch + ?Sized, R: Read>(
     fetch: &mut F,
     request: &Request,
-    committed: Tid,
     out: &mut dyn Output,
     answers: &mut Records<R>,
     edge: &mut Edge<'_>,
     report: &mut Report,
 ) -> Result<()> {
-    let session = Session::two_way(request.pfs, committed);
+    let session = Session::two_way(request.pfs);
     Run::new(request, out, edge, report).session(fetch, session, Some(answers))
 }
 

@@ -114,8 +114,6 @@ pub struct Session {
     /// What the target said last that it has.
     target: Option<Tid>,
     acknowledged: Option<Tid>,
-    /// The last TID that a target can have of a master.
-    committed: Tid,
 }
 
 impl Session {
@@ -130,17 +128,13 @@ impl Session {
             two_way: false,
             target: None,
             acknowledged: None,
-            committed: pfs.end,
         }
     }
 
-    /// A two-way session that gives `pfs` up to its end: the target says where to begin. `committed`
-    /// is the last TID that a target can have; beside a writer the end may be below it, for it is
-    /// that of the newest record, and a target that has more lacks nothing.
-    pub fn two_way(pfs: SourcePfs, committed: Tid) -> Session {
+    /// A two-way session that gives `pfs` up to its end: the target says where to begin.
+    pub fn two_way(pfs: SourcePfs) -> Session {
         Session {
             two_way: true,
-            committed,
             ..Session::one_way(pfs, pfs.end)
         }
     }
@@ -207,7 +201,7 @@ impl Session {
             ));
         }
         same_master(&self.pfs.data, slave, "the target")?;
-        let (has, end) = (slave.sync_end_tid(), self.committed);
+        let (has, end) = (slave.sync_end_tid(), self.pfs.committed);
         if has > TID_LIMIT {
             return Err(refused(format!("a target that has {has} is impossible")));
         }
@@ -323,6 +317,7 @@ mod tests {
             id: 1,
             data: PfsData::default_for([3; 16]),
             end: Tid(90),
+            committed: Tid(90),
         };
         let mut session = Session::one_way(pfs, Tid(90));
         let mut said = String::new();
@@ -381,12 +376,13 @@ mod tests {
             id: 1,
             data: PfsData::default_for([3; 16]),
             end: Tid(90),
+            committed: Tid(95),
         };
         pfs.data.sync_beg_tid.set(1);
         let mut slave = PfsData::default_for([3; 16]);
         slave.mirror_flags.set(PfsData::SLAVE);
         slave.sync_end_tid.set(has);
-        let mut session = Session::two_way(pfs, Tid(95));
+        let mut session = Session::two_way(pfs);
         let (mut said, mut ends, mut acked) = (String::new(), ends.iter(), acked.iter());
         let mut hello = true;
         for _ in 0..100 {

@@ -159,7 +159,7 @@ impl Live {
         }
         if first != self.passed {
             if !patiently(|| scanner.leads_to(&mut set.disks, first))? {
-                return Err(expired("the log was taken back"));
+                return Err(taken_back());
             }
             self.passed = first;
         }
@@ -205,12 +205,20 @@ impl Live {
 /// Reads on in sequence.
 fn extend(set: &mut VolumeSet, scanner: &mut Scanner, next: Offset) -> Result<()> {
     patiently(|| scanner.extend(&mut set.disks, next)).or_else(|error| {
-        // Once the ring has come around, what is read on makes no sense.
-        if error.fault().is_some() && scanner.is_sequenced() {
-            is_intact_patiently(set, scanner)?;
+        if error.fault().is_none() || !scanner.is_sequenced() {
+            return Err(error);
         }
-        Err(error)
+        // What follows makes no sense: it may be nothing that follows what was read.
+        is_intact_patiently(set, scanner)?;
+        match scanner.is_as_read(&mut set.disks)? {
+            true => Err(error),
+            false => Err(taken_back()),
+        }
     })
+}
+
+fn taken_back() -> Error {
+    expired("the log was taken back")
 }
 
 /// Does what meets records, giving one in the middle of being written the time to become whole.

@@ -15,7 +15,8 @@
 //!    flushed after that header was read.
 //! 2. The block at Q is what a jump writes: a filler of its own in every sector, numbered from
 //!    s + 2^26 on.
-//! 3. What was read since the last jump stands there to the byte, and s still does not follow it.
+//! 3. The records that were read since the last jump still stand there, and the scan that found no s
+//!    behind them came after the header was read.
 //!
 //! By 1 some writer carried the log from the end that it found across Q, and that stands on stable
 //! media. What the view read is what that writer's scan met, by 3: both follow numbers by the same
@@ -66,7 +67,8 @@ impl Section {
 
     /// Takes notice of the next record. Its checksum stands for what is in it.
     pub fn note(&mut self, pos: u64, record: &fifo::Record<'_>) {
-        (pos, record.kind, record.size(), record.crc()).hash(&mut self.hash);
+        let number = (record.seq(), record.crc());
+        (pos, record.kind, record.size(), number).hash(&mut self.hash);
     }
 }
 
@@ -82,8 +84,7 @@ impl Scanner {
         }
         let at = self.ring.wrap(self.end + gap);
         let seq = self.next_seq.wrapping_add(EPOCH);
-        self.window.forget();
-        if !provable(self.is_jump(disks, at, seq))? || !provable(self.is_as_read(disks))? {
+        if !self.is_jump(disks, at, seq)? || !self.is_as_read(disks)? {
             return Ok(false);
         }
         self.bytes += gap;
@@ -104,8 +105,12 @@ impl Scanner {
 
     /// Whether the block at `at` is that of a jump to `seq`.
     fn is_jump(&mut self, disks: &mut Disks, at: u64, seq: u32) -> Result<bool> {
+        self.window.forget();
         for (index, pos) in (at..at + BLOCK).step_by(SECTOR as usize).enumerate() {
-            let record = self.record(disks, pos)?;
+            let record = match self.record(disks, pos) {
+                Err(error) if error.fault().is_some() => return Ok(false),
+                other => other?,
+            };
             let filler = record.kind == fifo::DUMMY && record.size() as u64 == SECTOR;
             if !filler || record.seq() != Some(seq.wrapping_add(index as u32)) {
                 return Ok(false);
@@ -114,31 +119,26 @@ impl Scanner {
         Ok(true)
     }
 
-    /// Whether the last section is what was read, and ends where it did.
-    fn is_as_read(&mut self, disks: &mut Disks) -> Result<bool> {
+    /// Whether the records since the last jump are those that were read.
+    pub fn is_as_read(&mut self, disks: &mut Disks) -> Result<bool> {
+        self.window.forget();
         let (start, bytes) = self.section.start;
         let mut found = Section::new((start, bytes), self.section.seq);
-        let (mut pos, mut done, mut seq) = (start, bytes, found.seq);
-        let (end, read) = (self.bytes, self.section.hash.finish());
-        while done <= self.ring.bytes() {
-            let record = self.record(disks, pos)?;
-            let (size, number) = (record.size() as u64, record.seq());
-            match number {
-                // Behind the end as far as to the next number.
-                Some(number) if done >= end => {
-                    return Ok(number != seq && found.hash.finish() == read);
-                }
-                Some(number) if number != seq => return Ok(false),
-                Some(_) => {
-                    found.note(pos, &record);
-                    seq = seq.wrapping_add(1);
-                }
-                None => {}
+        let (mut pos, mut done, end) = (start, bytes, self.bytes);
+        let read = self.section.hash.finish();
+        while done < end {
+            let record = match self.record(disks, pos) {
+                Err(error) if error.fault().is_some() => return Ok(false),
+                other => other?,
+            };
+            if record.seq().is_some() {
+                found.note(pos, &record);
             }
+            let size = record.size() as u64;
             pos = self.ring.wrap(pos + size);
             done += size;
         }
-        Ok(false)
+        Ok(found.hash.finish() == read)
     }
 
     /// The record at `pos`.
@@ -148,13 +148,5 @@ impl Scanner {
         let buffer = self.window.buffer(disks, self.disk, &self.ring, start)?;
         let record = fifo::Record::at(buffer, (pos - start) as usize, base, self.ring.version);
         Ok(record?)
-    }
-}
-
-/// Where no record stands, nothing is proven.
-fn provable(found: Result<bool>) -> Result<bool> {
-    match found {
-        Err(error) if error.fault().is_some() => Ok(false),
-        other => other,
     }
 }
