@@ -240,6 +240,21 @@ fn mirrors() {
     try_faults(scenarios::mirror(7, 0, how), most());
 }
 
+/// Passes that end early are gone on with, or taken back first.
+#[test]
+fn interrupted_mirrors() {
+    for take_back in [false, true] {
+        let how = Mirroring {
+            steps: 2,
+            split: None,
+            dirty_bytes: 128 << 10,
+            interrupt: true,
+            take_back,
+        };
+        try_faults(scenarios::mirror(7, 0, how), most() / 2);
+    }
+}
+
 #[test]
 fn copies() {
     let how = Mirroring {

@@ -263,10 +263,8 @@ fn beside(kernel: &Kernel, seed: u64) -> Result<Tally> {
     let all = kernel.log.events.len();
     while *position.lock().expect("one thread") < all {
         // From a write in many reads to many writes a read.
-        let (pause, burst) = (
-            1 + random.below(30),
-            random.below([2, 6, 30][seed as usize % 3]),
-        );
+        let burst = [2, 8, 60, 400][seed as usize % 4];
+        let (pause, burst) = (1 + random.below(30), 1 + random.below(burst));
         let before = *position.lock().expect("one thread");
         let (log, at) = (Arc::clone(&kernel.log), Arc::clone(&position));
         let mut pace = random.clone();
@@ -275,7 +273,7 @@ fn beside(kernel: &Kernel, seed: u64) -> Result<Tally> {
                 return;
             }
             let mut at = at.lock().expect("one thread");
-            for _ in 0..=pace.below(1 + burst) {
+            for _ in 0..=pace.below(burst) {
                 if *at < log.events.len() {
                     log.replay(*at, disk);
                     *at += 1;
@@ -305,7 +303,7 @@ fn passes_beside_the_kernel() {
     let Some(dir) = golden::dir() else { return };
     let (kernel, start) = (Kernel::load(&dir), Instant::now());
     let mut tally = Tally::default();
-    for seed in 0..common::soak(6) {
+    for seed in 0..common::soak(8) {
         tally += beside(&kernel, seed).unwrap_or_else(|error| panic!("{error}"));
     }
     say("the kernel goes on during passes", tally, start);
@@ -371,7 +369,7 @@ fn passes_in_any_order_of_writes() {
     let mut tally = Tally::default();
     let (seeds, stride) = match common::soak(1) {
         1 => (4, 12),
-        times => ((4 * times).max(100), 1),
+        times => ((2 * times).max(100), 4),
     };
     for seed in 0..seeds {
         tally += reordered(&kernel, seed, stride).unwrap_or_else(|error| panic!("{error}"));

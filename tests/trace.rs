@@ -15,6 +15,7 @@ use mallet::format::node::Base;
 use mallet::format::record::{ObjType, rt};
 use mallet::format::{BIGBLOCK, Key, Localization, Offset, ROOT_OBJ, Zone};
 use mallet::io::sim::{Event, SimDisk};
+use mallet::mirror::wire::Records;
 use mallet::mirror::write::{Edge, Report, write};
 use mallet::store::{Fetch, Store};
 use std::io::Write;
@@ -149,8 +150,8 @@ struct Said<'a> {
 
 impl Write for Said<'_> {
     fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        let body = Body::parse(buf, 0).expect("one whole record");
-        let name = match body {
+        let record = Records::new(buf).next().expect("a sound record");
+        let name = match record.expect("a whole one").body {
             Body::Pfsd(_) => "PFSD".to_owned(),
             Body::Update(tid) => format!("UPDATE {tid}"),
             other => panic!("a slave says {other:?}"),
