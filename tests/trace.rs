@@ -150,7 +150,8 @@ struct Said<'a> {
 
 impl Write for Said<'_> {
     fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        let record = Records::new(buf).next().expect("a sound record");
+        let mut records = Records::new(buf);
+        let record = records.next().expect("a sound record");
         let name = match record.expect("a whole one").body {
             Body::Pfsd(_) => "PFSD".to_owned(),
             Body::Update(tid) => format!("UPDATE {tid}"),
