@@ -303,10 +303,10 @@ fn windowed(
     let source = &mut request.pfs;
     let cycle = cycle.map(|cycle| resume(cx, &cycle, source.id));
     let asked = Asked { begin, end };
-    if cx.global.live && !source.data.is_slave() {
+    if cx.global.live {
         let from = window::one_way(source, Asked { begin, end: None }, cycle)?.begin;
         let mut meter = cx.meter("newest TID", "leaves");
-        source.end = window::newest(&mut opened.view, source.id, from, &mut meter)?;
+        source.beside_a_writer(&mut opened.view, from, &mut meter)?;
     }
     request.window = window::one_way(source, asked, cycle)?;
     Ok(request)

@@ -6,7 +6,7 @@ use super::session::{Action, Ended, Message, Session};
 use super::source::{Item, Source};
 use super::split::{self, Chunk, Histogram};
 use super::throttle::Clock;
-use super::window::{SourcePfs, Window, newest, untouched};
+use super::window::{SourcePfs, Window, untouched};
 use super::wire::{Records, Sink, broken};
 use crate::error::{Class, Error, Result};
 use crate::format::mrecord::{CRC_ERROR, DATA_CRC_BAD, Kind};
@@ -494,9 +494,10 @@ impl<'a, 'e> Run<'a, 'e> {
 
     /// The windows of all batches: one, unless the transfer is to be split and long enough for it.
     fn windows<F: Fetch + ?Sized>(&mut self, fetch: &mut F) -> Result<Vec<Window>> {
-        if self.request.live && !self.request.pfs.data.is_slave() {
-            let (id, begin) = (self.request.pfs.id, self.window.begin);
-            self.window.end = newest(fetch, id, begin, self.edge.progress)?;
+        if self.request.live {
+            let mut pfs = self.request.pfs;
+            pfs.beside_a_writer(fetch, self.window.begin, self.edge.progress)?;
+            self.window.end = pfs.end;
         }
         let window = self.window;
         let whole = vec![window];

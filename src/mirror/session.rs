@@ -144,7 +144,7 @@ impl Session {
     }
 
     /// A two-way session that gives `pfs` up to its end: the target says where to begin. A target of a
-    /// master that has more than that end is refused.
+    /// master that has more than is committed is refused.
     pub fn two_way(pfs: SourcePfs) -> Session {
         Session {
             two_way: true,
@@ -251,7 +251,7 @@ impl Session {
             ));
         }
         same_master(&self.pfs.data, slave, "the target")?;
-        let (has, end) = (slave.sync_end_tid(), self.pfs.end);
+        let (has, end) = (slave.sync_end_tid(), self.pfs.committed);
         if has > TID_LIMIT {
             return Err(refused(format!("a target that has {has} is impossible")));
         }
@@ -372,6 +372,7 @@ mod tests {
             id: 1,
             data: PfsData::default_for([3; 16]),
             end: Tid(90),
+            committed: Tid(90),
         };
         let mut session = Session::one_way(pfs, Tid(90));
         let mut said = String::new();
@@ -434,7 +435,8 @@ mod tests {
         let mut pfs = SourcePfs {
             id: 1,
             data: PfsData::default_for([3; 16]),
-            end: Tid(95),
+            end: Tid(90),
+            committed: Tid(95),
         };
         pfs.data.sync_beg_tid.set(1);
         let mut slave = PfsData::default_for([3; 16]);

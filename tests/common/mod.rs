@@ -7,6 +7,7 @@ pub mod far;
 pub mod fresh;
 pub mod golden;
 pub mod listing;
+pub mod live;
 pub mod loopdev;
 pub mod oracle;
 pub mod patch;
