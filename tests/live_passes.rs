@@ -81,6 +81,7 @@ struct Tally {
     /// While a view was read: commits, times the log was filled, crashes.
     commits: u64,
     storms: u64,
+    purges: u64,
     crashes: u64,
     power_cuts: u64,
     prunings: u64,
@@ -105,6 +106,7 @@ impl std::ops::AddAssign for Tally {
             (&mut self.taken_back, other.taken_back),
             (&mut self.commits, other.commits),
             (&mut self.storms, other.storms),
+            (&mut self.purges, other.purges),
             (&mut self.crashes, other.crashes),
             (&mut self.power_cuts, other.power_cuts),
             (&mut self.prunings, other.prunings),
@@ -159,6 +161,17 @@ fn quiet(disk: &SimDisk) -> View {
     View::open(set, &ViewOptions::default()).expect("a view")
 }
 
+/// What happens while a view is read, now and then.
+#[derive(Clone, Copy, Debug)]
+enum Unusual {
+    /// The log is written around.
+    Storm,
+    /// Everything is removed and pruned, and something else made.
+    Purge,
+    /// The writer is killed.
+    Crash,
+}
+
 /// The master: the disk that the writer works on, and the one that readers see, which lags behind it
 /// by what the device has not done yet.
 struct Master {
@@ -171,9 +184,10 @@ struct Master {
     random: Random,
     /// One in so many reads lets the device do something: so many things at most.
     pace: (u64, u64),
-    /// Reads until something unusual.
-    storm: Option<u64>,
-    crash: Option<u64>,
+    /// Reads that little happens between: a view is to be taken.
+    calm: u64,
+    /// Something unusual, and how many reads before it.
+    event: Option<(u64, Unusual)>,
     tally: Tally,
 }
 
@@ -190,8 +204,8 @@ impl Master {
             due: VecDeque::new(),
             random: Random(seed ^ 0xD15C),
             pace: (1, 1),
-            storm: None,
-            crash: None,
+            calm: 0,
+            event: None,
             tally: Tally::default(),
         };
         master.written.forget_log();
@@ -246,30 +260,47 @@ impl Master {
 
     /// Before a read.
     fn meanwhile(&mut self) {
-        let comes = |left: &mut Option<u64>| match left {
-            Some(0) => left.take().is_some(),
-            Some(left) => {
-                *left -= 1;
-                false
+        match &mut self.event {
+            Some((0, event)) => {
+                let event = *event;
+                self.event = None;
+                self.happen(event);
             }
-            None => false,
-        };
-        if comes(&mut self.storm) {
-            let store = self.store.as_mut().expect("a writer");
-            self.busy.storm(store).expect("a full log");
-            self.tally.storms += 1;
-            self.take();
-            let some = self.due.len() / 2 + self.random.below(self.due.len() as u64) as usize;
-            (0..some).for_each(|_| self.step());
+            Some((left, _)) => *left -= 1,
+            None => {}
         }
-        if comes(&mut self.crash) {
-            self.killed();
-        }
-        if self.random.below(self.pace.0) == 0 {
+        if self.calm > 0 {
+            self.calm -= 1;
+            if self.random.below(4) == 0 {
+                self.step();
+            }
+        } else if self.random.below(self.pace.0) == 0 {
             for _ in 0..=self.random.below(self.pace.1) {
                 self.step();
             }
         }
+    }
+
+    fn happen(&mut self, event: Unusual) {
+        let store = self.store.as_mut().expect("a writer");
+        let before = store.written().checkpoints;
+        match event {
+            Unusual::Storm => {
+                self.busy.storm(store).expect("a full log");
+                self.tally.storms += 1;
+            }
+            Unusual::Purge => {
+                self.busy.purge(store).expect("room for as much");
+                self.tally.purges += 1;
+            }
+            Unusual::Crash => return self.killed(),
+        }
+        self.tally.commits += store.written().checkpoints - before;
+        self.take();
+        // All of it, or less.
+        let due = self.due.len() as u64;
+        let some = due / 2 + self.random.below(due + 1);
+        (0..some.min(due)).for_each(|_| self.step());
     }
 
     /// The writer is killed, and another one takes over: what the device has got stays.
@@ -361,7 +392,7 @@ impl Scenario {
         let mut random = Random(seed.wrapping_mul(0x5851_F42D));
         let mut version = || 4 + random.below(4) as u32;
         // Few of the big-blocks are free: what is freed is soon used again.
-        let sizes = [96, 104, 120];
+        let sizes = [72, 80, 96];
         let mut master = Master::new(seed, version(), sizes[seed as usize % 3]);
         let store = master.store.as_mut().expect("a writer");
         let slaves = vec![
@@ -429,11 +460,22 @@ impl Scenario {
         // From a write in many reads to a few hundred writes a read.
         let pauses = [1, 3, 10, 40, 200][random.below(5) as usize];
         let burst = [1, 2, 8, 40][random.below(4) as usize];
-        let storm = (random.below(25) == 0).then(|| random.below(400));
-        let crash = (random.below(25) == 0).then(|| random.below(400));
-        let changes = random.below(4);
+        // Beside a writer that never rests hardly a view is ever taken.
+        let calm = if random.below(8) == 0 { 0 } else { 16 };
+        let event = match random.below(40) {
+            0 => Some(Unusual::Storm),
+            1..=4 => Some(Unusual::Purge),
+            5..=6 => Some(Unusual::Crash),
+            _ => None,
+        };
+        let event = event.map(|event| (calm / 2 + random.below(30), event));
+        let changes = match random.below(8) {
+            0 => 20,
+            _ => random.below(4),
+        };
         let mut master = self.master.lock().unwrap_or_else(PoisonError::into_inner);
-        (master.pace, master.storm, master.crash) = ((pauses, burst), storm, crash);
+        (master.pace, master.event) = ((pauses, burst), event);
+        master.calm = calm;
         for _ in 0..changes {
             master.change();
         }
@@ -466,7 +508,11 @@ impl Scenario {
         // The header on the disk is still the one that the view is of.
         let truth = seen.snapshot();
         let (first, now) = (view.undone().first, first_offset(&truth));
-        assert_eq!(first, now, "seed {}: the view is of another state", self.seed);
+        assert_eq!(
+            first, now,
+            "seed {}: the view is of another state",
+            self.seed
+        );
         let found = pfs::load(&mut view, MASTER)?.expect("the master");
         let mut source = SourcePfs::from(&found);
         let synced = chosen.iter().map(|at| self.slaves[*at].synced());
@@ -569,7 +615,7 @@ impl Scenario {
         let seed = self.seed;
         {
             let mut master = self.master();
-            (master.storm, master.crash) = (None, None);
+            master.event = None;
             // A change with a TID: what was removed without one travels with it.
             let store = master.store.take();
             let mut store = store.expect("a writer");
@@ -639,7 +685,9 @@ impl Told {
             Event::Acknowledged(at, tid, _) => self.acks.push((chosen[*at], *tid)),
             Event::Resumed(..) => self.resumed += 1,
             Event::TakenBack(..) => self.taken_back += 1,
-            Event::Withheld(..) | Event::Damage(_) => panic!("damage where there is none: {event:?}"),
+            Event::Withheld(..) | Event::Damage(_) => {
+                panic!("damage where there is none: {event:?}")
+            }
             _ => {}
         }
     }

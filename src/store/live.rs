@@ -168,17 +168,29 @@ impl Live {
     }
 }
 
-/// Reads on, giving a record in the middle of being written the time to become whole.
+/// Reads on, giving a record in the middle of being written the time to become whole. Where the writer
+/// has come around to the start nothing that is found has to fit together any more.
 fn extend_patiently(set: &mut VolumeSet, scanner: &mut Scanner, next: Offset) -> Result<()> {
     let mut attempt = 0;
     loop {
-        match scanner.extend(&mut set.disks, next) {
-            Err(error) if error.fault().is_some() && attempt < RETRIES => {
-                attempt += 1;
-                std::thread::sleep(PAUSE);
-            }
+        let error = match scanner.extend(&mut set.disks, next) {
+            Err(error) if error.fault().is_some() => error,
+            // More than a view can keep: another one has less to undo.
+            Err(error) if error.class() == Class::Other => return Err(expired(error)),
             other => return other,
+        };
+        let intact = match scanner.is_sequenced() {
+            true => scanner.is_intact(&mut set.disks)?,
+            false => Intact::Yes,
+        };
+        match intact {
+            Intact::No => return Err(written_around()),
+            Intact::Unclear if attempt == RETRIES => return Err(written_around()),
+            Intact::Yes if attempt == RETRIES => return Err(error),
+            _ => {}
         }
+        attempt += 1;
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -192,7 +204,11 @@ fn is_intact_patiently(set: &mut VolumeSet, scanner: &mut Scanner) -> Result<()>
             Intact::Unclear => std::thread::sleep(PAUSE),
         }
     }
-    Err(expired("the log was written around its start"))
+    Err(written_around())
+}
+
+fn written_around() -> Error {
+    expired("the log was written around its start")
 }
 
 /// The root header as the device has it now.

@@ -21,9 +21,9 @@ const START: u64 = 1_700_000_000_000_000;
 /// `chflags` bit: what is replaced of this object is destroyed.
 const NOHISTORY: u32 = 0x40;
 /// Files of PFS 0 whose data is overwritten in place to fill the log.
-const BALLAST: u64 = 16;
+const BALLAST: u64 = 32;
 /// Bytes of each: as much as lies in one record of short data.
-const BALLAST_LEN: usize = 12_000;
+const BALLAST_LEN: usize = 8000;
 /// Records that one transaction of a pruning takes away at most.
 const PRUNED: usize = 200;
 /// Files beyond which some are removed.
@@ -50,6 +50,8 @@ pub struct Done {
     pub full: u64,
     /// How often the log was filled.
     pub storms: u64,
+    /// How often everything was removed.
+    pub purges: u64,
 }
 
 /// The writer, but for the store that it writes to.
@@ -263,9 +265,8 @@ impl Busy {
         let (txn, ops) = op.parts();
         let sweep = ops.begin_rename(txn, (from.dir, &from.name), (to.0, &to.1))?;
         op.sweep(sweep)?;
-        self.files.retain(|file| {
-            file.obj != from.obj && (file.dir, &file.name) != (to.0, &to.1)
-        });
+        self.files
+            .retain(|file| file.obj != from.obj && (file.dir, &file.name) != (to.0, &to.1));
         self.files.push(Made {
             dir: to.0,
             name: to.1,
@@ -410,6 +411,30 @@ impl Busy {
         Ok(())
     }
 
+    /// Everything goes, its history too, and as much comes in its place: whole big-blocks are freed and
+    /// used again.
+    pub fn purge(&mut self, store: &mut Store) -> Result<()> {
+        self.look_around(store)?;
+        let (all, now) = (std::mem::take(&mut self.files), self.tick());
+        for few in all.chunks(8) {
+            operation::run(store, MASTER, now, |op| {
+                few.iter().try_for_each(|Made { dir, name, .. }| {
+                    op.room()?;
+                    let (txn, ops) = op.parts();
+                    let sweep = ops.begin_remove(txn, *dir, name)?;
+                    op.sweep(sweep)
+                })
+            })?;
+        }
+        let old = dead(store)?;
+        self.destroy(store, &old)?;
+        for _ in 0..10 {
+            self.operation(store)?;
+        }
+        self.done.purges += 1;
+        Ok(())
+    }
+
     /// A directory more: a change with a TID.
     pub fn mark(&mut self, store: &mut Store) -> Result<()> {
         let now = self.tick();
@@ -465,7 +490,7 @@ fn ballast(store: &mut Store) -> Result<Vec<LeafElement>> {
     while let Some(leaf) = records.next(store.view())? {
         let is_data = leaf.base.rec_type.get() == rt::DATA;
         let len = leaf.data_len.get() as usize;
-        if is_data && (BALLAST_LEN..16384).contains(&len) {
+        if is_data && (BALLAST_LEN..=8192).contains(&len) {
             found.push(leaf);
         }
     }
