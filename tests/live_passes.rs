@@ -739,3 +739,68 @@ fn passes_beside_a_writer() {
         "few passes were ever tested: {tally:?}"
     );
 }
+
+/// A file without history is made, half a pass is copied, the file is removed, which leaves no TID, and
+/// the pass goes on to the same end: both halves have it or neither.
+#[test]
+fn what_vanishes_between_two_halves_of_a_pass() {
+    let mut met = 0;
+    for stop in 1..12 {
+        let disk = fresh::volume(7, 128);
+        let mut store = open(&disk, 0);
+        let mut busy = Busy::begin(&mut store, 1, false).expect("room for a start");
+        busy.pass_by(&mut store, true).expect("room for files");
+        let mut slave = Slave::new(7, &mut store, 1);
+        let mut halves = Vec::new();
+        for stop in [stop, u64::MAX] {
+            let mut view = quiet(&disk);
+            let found = pfs::load(&mut view, MASTER).expect("a table");
+            let found = found.expect("the master");
+            let mut source = SourcePfs::from(&found);
+            let synced = slave.synced();
+            source.end = live_end(&mut view, &source, &[synced]).expect("a sound master");
+            let request = Request {
+                source,
+                identity: Identity::of(&found),
+                split: None,
+                terms: Terms::default(),
+                bandwidth: None,
+                group: Group {
+                    records: 5,
+                    ..Group::default()
+                },
+                bytes_total: None,
+            };
+            let mut told = Told::default();
+            let mut edge = Edge {
+                now: &mut || fresh::START,
+                clock: &mut Still,
+                progress: &mut After(stop),
+                events: &mut |event| told.hear(event, &[0]),
+            };
+            let mut stores = [open(&slave.disk, 0)];
+            let place = Place {
+                store: 0,
+                pfs: SLAVE,
+            };
+            let mut origin = Origin::Apart(&mut view);
+            let report = copy::copy(&mut origin, &mut stores, &[place], &request, &mut edge);
+            report.expect("a slave that fits");
+            halves.push(told);
+            if halves.len() == 1 {
+                busy.pass_by(&mut store, false).expect("files that exist");
+            }
+        }
+        let [first, second] = &halves[..] else { return };
+        let [(_, tid)] = second.acks[..] else {
+            continue;
+        };
+        assert!(first.acks.is_empty());
+        met += second.resumed;
+        let theirs = pfs_digest(&mut quiet(&disk), MASTER, tid).expect("a sound master");
+        let ours = pfs_digest(&mut quiet(&slave.disk), SLAVE, tid).expect("a sound slave");
+        assert_eq!(short(&ours), short(&theirs), "stopped at {stop}");
+        slave.acks.push((tid, ours));
+    }
+    assert!(met > 3, "only {met} passes were resumed");
+}

@@ -2,6 +2,7 @@
 //! small and large, operations that take several checkpoints or fail half way, history pruned, space
 //! given back and used again, other PFSs changed in between.
 
+use super::crash::state::Digest;
 use super::crash::timeline::Random;
 use mallet::btree::{AsOf, Cursor, Editor, good_data, put};
 use mallet::error::{Class, Error, Result};
@@ -13,6 +14,9 @@ use mallet::fs::ops::{Attributes, NewObject, Ops};
 use mallet::fs::pfs;
 use mallet::fs::pfs_ops::{self, Kind, NewPfs, Settings};
 use mallet::store::{Fetch, Store};
+use sha2::{Digest as _, Sha256};
+use std::sync::{Arc, Mutex};
+use zerocopy::IntoBytes;
 
 /// The PFS that is changed.
 pub const MASTER: u16 = 1;
@@ -54,8 +58,69 @@ pub struct Done {
     pub purges: u64,
 }
 
+/// What the master was, commit by commit: for those who cannot ask it later, because history goes.
+#[derive(Debug, Default)]
+pub struct Journal {
+    states: Vec<State>,
+}
+
+/// What the master was after a commit.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// The newest TID that it had records of, and the newest that was ever given out.
+    tids: (Tid, Tid),
+    digest: Digest,
+}
+
+impl Journal {
+    fn note(&mut self, tids: (Tid, Tid), digest: Digest) {
+        let state = State { tids, digest };
+        self.states.push(state);
+    }
+
+    /// How many states there were.
+    pub fn len(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Whether the master ever was `digest` as of `tid`. From the newest TID that a state has records of
+    /// to the next that will be given out, all are the same.
+    pub fn has(&self, tid: Tid, digest: &Digest) -> bool {
+        self.states
+            .iter()
+            .any(|state| (state.tids.0..=state.tids.1).contains(&tid) && state.digest == *digest)
+    }
+
+    /// The last state: its TID and digest.
+    pub fn last(&self) -> (Tid, Digest) {
+        let last = self.states.last().expect("a state");
+        (last.tids.0, last.digest)
+    }
+}
+
+/// PFS 1 of a volume of version 7 as of `tid`: as [`pfs_digest`], by the checksums of the data
+/// instead of the data.
+///
+/// [`pfs_digest`]: super::crash::state::pfs_digest
+pub fn quick_digest<F: Fetch>(fetch: &mut F, tid: Tid) -> Result<Digest> {
+    let mut records = AsOf::new(Key::pfs_min(MASTER), Key::pfs_max(MASTER), tid);
+    let mut hash = Sha256::new();
+    while let Some(mut leaf) = records.next(fetch)? {
+        let rec_type = leaf.base.rec_type.get();
+        if matches!(rec_type, rt::PFS | rt::SNAPSHOT | rt::CONFIG) {
+            continue;
+        }
+        leaf.base.delete_tid.set(0);
+        leaf.delete_ts.set(0);
+        leaf.data_offset.set(0);
+        hash.update(leaf.as_bytes());
+    }
+    Ok(hash.finalize().into())
+}
+
 /// The writer, but for the store that it writes to.
 pub struct Busy {
+    journal: Option<Arc<Mutex<Journal>>>,
     random: Random,
     now: u64,
     /// Directories: one whose files have history, one whose files have none.
@@ -110,6 +175,7 @@ impl Busy {
             })?;
         }
         Ok(Busy {
+            journal: None,
             random: Random(seed),
             now: START,
             dirs,
@@ -117,6 +183,23 @@ impl Busy {
             named: 0,
             done: Done::default(),
         })
+    }
+
+    /// From now on notes what the master is after every commit.
+    pub fn keep(&mut self, store: &mut Store, journal: &Arc<Mutex<Journal>>) -> Result<()> {
+        self.journal = Some(Arc::clone(journal));
+        self.note(store)
+    }
+
+    fn note(&self, store: &mut Store) -> Result<()> {
+        let Some(journal) = &self.journal else {
+            return Ok(());
+        };
+        let tid = newest(store.view())?;
+        let digest = quick_digest(store.view(), tid)?;
+        let last = store.view().header().next_tid().max(tid);
+        journal.lock().expect("no panic").note((tid, last), digest);
+        Ok(())
     }
 
     /// The time, which goes on by a moment or by more than freed space is left alone for.
@@ -169,7 +252,7 @@ impl Busy {
             (0..steps).try_for_each(|_| self.step(op))
         })?;
         self.done.operations += 1;
-        Ok(())
+        self.note(store)
     }
 
     /// An operation that fails: nothing of it may ever be seen.
@@ -180,6 +263,7 @@ impl Busy {
             Err::<(), _>(Error::new(Class::Usage, "enough"))
         });
         self.look_around(store)?;
+        self.note(store)?;
         match failed {
             Err(error) if error.class() == Class::Usage => {
                 self.done.failed += 1;
@@ -324,6 +408,7 @@ impl Busy {
                 count += 1;
             }
             txn.commit()?;
+            self.note(store)?;
             left = &left[count..];
         }
         Ok(())
@@ -346,6 +431,7 @@ impl Busy {
                 let sweep = ops.begin_remove(txn, dir, &name)?;
                 op.sweep(sweep)
             })?;
+            self.note(store)?;
         }
         let old = dead(store)?;
         self.destroy(store, &old)
@@ -364,7 +450,7 @@ impl Busy {
             })?;
             op.step(|txn, ops| ops.remove(txn, ROOT_OBJ, name.as_bytes()))
         })?;
-        Ok(())
+        self.note(store)
     }
 
     /// The time of a file changed in place: a change without a TID.
@@ -425,14 +511,39 @@ impl Busy {
                     op.sweep(sweep)
                 })
             })?;
+            self.note(store)?;
         }
         let old = dead(store)?;
         self.destroy(store, &old)?;
-        for _ in 0..10 {
-            self.operation(store)?;
-        }
         self.done.purges += 1;
+        for _ in 0..10 {
+            match self.operation(store) {
+                Err(error) if error.class() == Class::NoSpace && store.durable().is_ok() => {
+                    self.done.full += 1;
+                    self.make_room(store)?;
+                }
+                other => other?,
+            }
+        }
         Ok(())
+    }
+
+    /// Makes files without history, or takes them away again.
+    pub fn pass_by(&mut self, store: &mut Store, make: bool) -> Result<()> {
+        let (now, dir) = (self.tick(), self.dirs[1]);
+        operation::run(store, MASTER, now, |op| {
+            (0..40).try_for_each(|n| {
+                let name = format!("passing-{n}");
+                op.step(|txn, ops| match make {
+                    true => {
+                        let obj = ops.create(txn, dir, name.as_bytes(), &new(ObjType::File, 0))?;
+                        ops.write(txn, obj, 0, &[n; 3000])
+                    }
+                    false => ops.remove(txn, dir, name.as_bytes()),
+                })
+            })
+        })?;
+        self.note(store)
     }
 
     /// A directory more: a change with a TID.
@@ -447,7 +558,7 @@ impl Busy {
                 ops.create(txn, ROOT_OBJ, name.as_bytes(), &what).map(drop)
             })
         })?;
-        Ok(())
+        self.note(store)
     }
 
     /// Finds out what files there are: after a crash, and after what was taken back.

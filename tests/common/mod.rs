@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod busy;
+pub mod companion;
 pub mod crash;
 pub mod fresh;
 pub mod golden;
