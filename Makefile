@@ -11,7 +11,7 @@ TARGET  := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 300
 SOAK         ?= 50
 
-.PHONY: all demo test bench fuzz soak doc man install uninstall clean
+.PHONY: all demo demo-stream test bench fuzz soak doc man install uninstall clean
 
 all:
 	$(CARGO) build --release
@@ -21,6 +21,12 @@ all:
 demo:
 	$(CARGO) build --bin mallet --example unpack
 	TARGET='$(TARGET)' ./demo.sh
+
+# A master that is written to, followed by a chain of slaves; links killed and started again, an
+# outage, and what catches up. Half a minute, and 1.5 GB.
+demo-stream:
+	$(CARGO) build --bin mallet
+	TARGET='$(TARGET)' ./demo-stream.sh
 
 # Everything that must hold before a change goes in. Tests on DragonFly-made volumes run where
 # those are found (MALLET_GOLDEN, or ../shared/golden) and say so where they are not. Power cuts,
