@@ -4,6 +4,8 @@
 CARGO   ?= cargo
 PREFIX  ?= /usr/local
 DESTDIR ?=
+# Where systemd looks for units; what is in /usr/local/lib it finds as well.
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 
 # How long `make fuzz` runs each target, and how many times as many cases as `make test` the random
@@ -84,6 +86,12 @@ install:
 		> '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mallet'
 	'$(TARGET)/release/mallet' completions fish \
 		> '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mallet.fish'
+	install -d '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(PREFIX)/share/doc/mallet'
+	for unit in systemd/*.service systemd/*.timer; do \
+		sed 's,@BINDIR@,$(PREFIX)/bin,' "$$unit" > "$(DESTDIR)$(UNITDIR)/$${unit#systemd/}" && \
+		chmod 644 "$(DESTDIR)$(UNITDIR)/$${unit#systemd/}" || exit 1; \
+	done
+	install -m 644 systemd/*.example docs/*.md '$(DESTDIR)$(PREFIX)/share/doc/mallet/'
 
 uninstall:
 	rm -f '$(DESTDIR)$(PREFIX)/bin/mallet' \
@@ -91,7 +99,11 @@ uninstall:
 		'$(DESTDIR)$(PREFIX)'/share/man/man1/mallet-*.1 \
 		'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/mallet' \
 		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mallet' \
-		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mallet.fish'
+		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mallet.fish' \
+		'$(DESTDIR)$(UNITDIR)/mallet-mirror-stream@.service' \
+		'$(DESTDIR)$(UNITDIR)/mallet-mirror-copy@.service' \
+		'$(DESTDIR)$(UNITDIR)/mallet-mirror-copy@.timer'
+	rm -rf '$(DESTDIR)$(PREFIX)/share/doc/mallet'
 
 clean:
 	$(CARGO) clean

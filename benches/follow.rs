@@ -67,6 +67,7 @@ fn volume(folder: &Path, name: &str, size: u64, full: bool) -> PathBuf {
         store::full_file(&path, size);
         done(&["newfs", "-q", "-f", "-y", "-L", name, text]);
     } else {
+        let _ = fs::remove_file(&path);
         let size = size.to_string();
         done(&["newfs", "-q", "-y", "-L", name, "--size", &size, text]);
     }
@@ -109,8 +110,9 @@ fn give(command: &str, spec: &str, path: &str, len: u64) {
 /// The TID that a PFS ends with.
 fn tid(spec: &str) -> u64 {
     let events = done(&["pfs-status", "--json", spec]);
-    let event: Value = serde_json::from_slice(events.split(|b| *b == b'\n').next().expect("a line"))
-        .expect("an event");
+    let event: Value =
+        serde_json::from_slice(events.split(|b| *b == b'\n').next().expect("a line"))
+            .expect("an event");
     number(&event["sync_end_tid"])
 }
 
@@ -303,7 +305,11 @@ fn limit(effort: Effort, folder: &Path) {
     judge("mirror-read, at the pipe", read(&master, seconds), seconds);
     let slave = volume(folder, "slave", size + (512 << 20), false);
     let seen = sent(folder, &master, &slave, seconds);
-    judge("mirror-copy over a link, at the link", seen.in_time, seconds);
+    judge(
+        "mirror-copy over a link, at the link",
+        seen.in_time,
+        seconds,
+    );
     let slave = volume(folder, "slave", size + (512 << 20), false);
     let (bytes, took) = copied(&master, &slave);
     // All of it, by the clock of the whole program.
@@ -317,7 +323,11 @@ fn limit(effort: Effort, folder: &Path) {
 fn judge(what: &str, bytes: u64, seconds: u64) {
     let wanted = (LIMIT * seconds) as f64;
     let off = (bytes as f64 / wanted - 1.0) * 100.0;
-    report::figure(&format!("{what}: bytes / allowed"), once(off / 100.0 + 1.0), "");
+    report::figure(
+        &format!("{what}: bytes / allowed"),
+        once(off / 100.0 + 1.0),
+        "",
+    );
     report::at_most(&format!("{what}: off by, in %"), once(off.abs()), 2.0);
 }
 

@@ -84,7 +84,10 @@ pub fn stand_in(folder: &Path, seconds: u64) -> PathBuf {
 /// What the last link through a [`stand_in`] carried.
 pub fn seen(folder: &Path) -> Seen {
     let text = fs::read_to_string(folder.join("seen")).expect("what the relay has seen");
-    let numbers: Vec<u64> = text.split(' ').map(|n| n.parse().expect("a number")).collect();
+    let numbers: Vec<u64> = text
+        .split(' ')
+        .map(|n| n.parse().expect("a number"))
+        .collect();
     let [in_time, there, back] = numbers[..] else {
         panic!("three numbers: {text}");
     };
@@ -130,7 +133,11 @@ pub fn carry(mut from: impl Read, mut to: impl Write, time: Duration) -> (u64, u
         if began.elapsed() < time {
             in_time += len as u64;
         }
-        if to.write_all(&piece[..len]).and_then(|()| to.flush()).is_err() {
+        if to
+            .write_all(&piece[..len])
+            .and_then(|()| to.flush())
+            .is_err()
+        {
             return (in_time, all);
         }
     }

@@ -20,6 +20,7 @@ pub mod gauge;
 pub mod history;
 pub mod input;
 pub mod json;
+pub mod manager;
 pub mod manual;
 pub mod mirror;
 pub mod mirror_write;
