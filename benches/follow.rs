@@ -39,8 +39,10 @@ fn whole(effort: Effort) {
     fs::create_dir_all(&folder).expect("a folder");
     append(effort, &folder);
     report::note("");
-    lag(effort, &folder, &Way::Here);
-    report::note("");
+    for way in [Way::Here, Way::Link] {
+        lag(effort, &folder, &way);
+        report::note("");
+    }
     limit(effort, &folder);
     fs::remove_dir_all(&folder).expect("the folder goes");
 }
@@ -162,6 +164,8 @@ fn append(effort: Effort, folder: &Path) {
 enum Way {
     /// Both ends are in one process.
     Here,
+    /// The slave's end is a program that a stand-in for ssh starts.
+    Link,
 }
 
 /// A running `mirror-stream`, and when which TID was acknowledged.
@@ -175,13 +179,15 @@ struct Stream {
 struct Pass {
     tid: u64,
     at_ns: u64,
-    /// What the stream itself says, in seconds: from when it noticed that there was something.
-    latency: f64,
+    /// What the stream itself says, in seconds: from when it noticed that there was something. Not
+    /// over a link.
+    latency: Option<f64>,
 }
 
 impl Stream {
-    fn start(words: &[&str]) -> Stream {
+    fn start(words: &[&str], rsh: &Path) -> Stream {
         let mut child = mallet(&[&["mirror-stream", "-q", "-y", "--json"], words].concat())
+            .env("HAMMER_RSH", rsh)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program");
@@ -191,13 +197,15 @@ impl Stream {
             for line in from.lines().map_while(Result::ok) {
                 let at_ns = links::now_ns();
                 let event: Value = serde_json::from_str(&line).expect("an event");
-                if event["type"] != "pass" {
-                    continue;
-                }
+                let tid = match event["type"].as_str() {
+                    Some("pass") => &event["sync_end_tid"],
+                    Some("acknowledged") => &event["tid"],
+                    _ => continue,
+                };
                 let pass = Pass {
-                    tid: number(&event["sync_end_tid"]),
+                    tid: number(tid),
                     at_ns,
-                    latency: event["ack_latency"].as_f64().unwrap_or(f64::NAN),
+                    latency: event["ack_latency"].as_f64(),
                 };
                 if tell.send(pass).is_err() {
                     return;
@@ -247,14 +255,15 @@ fn lag(effort: Effort, folder: &Path, way: &Way) {
     host::Tree { files, size: 2000 }.write(&tree);
     done(&["put", "-q", &master, text(&tree), "/tree"]);
     give("put", &master, "/log", 64 << 20);
-    let what = match way {
-        Way::Here => "both ends in one process",
+    let (what, target) = match way {
+        Way::Here => ("both ends in one process", pfs(&slave)),
+        Way::Link => ("the slave over a link", format!("there:{}", pfs(&slave))),
     };
     report::note(format!(
         "lag: {files} files and a log of 64 MiB, {APPEND} bytes appended about every second, {times} \
          times; {what}"
     ));
-    let stream = Stream::start(&[&master, &pfs(&slave)]);
+    let stream = Stream::start(&[&master, &target], &links::stand_in(folder, 1));
     // Whatever that is as of.
     stream.until(0);
     let own = std::env::current_exe().expect("the path of this program");
@@ -283,8 +292,11 @@ fn lag(effort: Effort, folder: &Path, way: &Way) {
         pass.at_ns.saturating_sub(*at) as f64 / 1e6
     });
     report::at_most("commit to acknowledgement, in ms", Spread::of(lags), 150.0);
-    let latencies = passes.iter().map(|pass| pass.latency * 1e3);
-    report::figure("noticed to acknowledged", Spread::of(latencies), "ms");
+    let latencies: Vec<f64> = passes.iter().filter_map(|pass| pass.latency).collect();
+    if !latencies.is_empty() {
+        let latencies = Spread::of(latencies.iter().map(|latency| latency * 1e3));
+        report::figure("noticed to acknowledged", latencies, "ms");
+    }
     report::figure("passes", once(passes.len() as f64), "");
     for path in [path, slave] {
         fs::remove_file(path).expect("the volume goes");

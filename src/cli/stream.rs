@@ -502,7 +502,13 @@ impl<'a> Told<'a> {
                 // A reader that is gone shows when the pass is over.
                 let _ = cx.events.emit("pass", fields);
             }
-            other => self.teller.tell(other),
+            other => {
+                if let Event::Standing(at, tid) = other {
+                    let text = format!("{}: nothing to do, as of {tid}", targets[*at]);
+                    cx.ui.manager().status(text);
+                }
+                self.teller.tell(other);
+            }
         }
     }
 }
