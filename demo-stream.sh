@@ -71,7 +71,7 @@ text() {
 
 # The acknowledgements in a link's events.
 passes() {
-    grep -E '"type":"(pass|acknowledged)"' "$1" || true
+    grep '"type":"pass"' "$1" || true
 }
 # Waits until a TID is among them, and prints that.
 acknowledged() {
@@ -81,10 +81,11 @@ acknowledged() {
 has_tid() {
     passes "$1" | grep -q "\"$2\""
 }
-# In words; over a link to another program less is known.
+# In words; over a link bytes are those on the wire.
 told() {
-    sed -e 's/.*"target":"\([^"]*\)".*"sync_end_tid":"\([^"]*\)","records":\([0-9]*\),"bytes":\([0-9]*\).*"ack_latency":\([0-9]*\.[0-9]\{3\}\).*/  \1 acknowledged \2: \3 records, \4 bytes, \5 s after it was seen/' \
-        -e 's/.*"type":"acknowledged","tid":"\([^"]*\)".*/  cellar:cellar.img#1 acknowledged \1/'
+    sed -e 's/.*"target":"\([^"]*\)".*"sync_end_tid":"\([^"]*\)",\(.*\),"ack_latency":\([0-9]*\.[0-9]\{3\}\).*/  \1 acknowledged \2 after \4 s: \3/' \
+        -e 's/"records":\([0-9]*\)/\1 records/; s/"bytes":\([0-9]*\)/\1 bytes/; s/"deletes":.*//' \
+        -e 's/"stream_bytes":\([0-9]*\)/\1 bytes on the wire/; s/,\([0-9]\)/, \1/; s/,$//'
 }
 # A number of the last one of them.
 last() {
@@ -150,6 +151,7 @@ for n in 1 2 3; do
     acknowledged second.json "$committed"
     [ "$(last first.json bytes)" -lt 262144 ] || fail 'that is more than what is new'
     [ "$(last first.json records)" -le 4 ] || fail 'that is more than what is new'
+    [ "$(last second.json stream_bytes)" -lt 262144 ] || fail 'that is more than what is new'
 done
 
 say 'Only what is flushed goes: ten appends in a transaction that is not committed yet.'
@@ -251,7 +253,7 @@ say 'And each was, as of every TID that was acknowledged: listings, contents by 
 for link in first second; do
     slave=attic
     [ $link = first ] || slave=cellar
-    passes $link.json | sed 's/.*tid":"\([^"]*\)".*/\1/' > $link.tids
+    passes $link.json | sed 's/.*"sync_end_tid":"\([^"]*\)".*/\1/' > $link.tids
     while read -r asof; do
         [ -e "office.$asof" ] || list office.img#1 "$asof" "office.$asof"
         list $slave.img#1 "$asof" "$slave.$asof"
