@@ -3,9 +3,11 @@
 
 pub mod build;
 pub mod crash;
+pub mod far;
 pub mod fresh;
 pub mod golden;
 pub mod listing;
+pub mod live;
 pub mod loopdev;
 pub mod oracle;
 pub mod patch;
