@@ -14,8 +14,9 @@ const FLAGS: [&str; 8] = ["-v", "-vv", "-vvv", "-q", "-y", "-2", "-B", "--live"]
 /// The same, with a number behind each.
 const NUMBERS: [&str; 3] = ["-t", "-S", "-b"];
 /// Directives that can be allowed.
-const DIRECTIVES: [&str; 4] = [
+const DIRECTIVES: [&str; 5] = [
     "mirror-read",
+    "mirror-read-stream",
     "mirror-write",
     "mirror-verify",
     "mirror-status",

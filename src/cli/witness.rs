@@ -5,7 +5,7 @@ use super::args::RemoteArgs;
 use super::input::Input;
 use super::mirror::Wall;
 use super::open::{Opened, open_with, view_options};
-use super::remote::{Ended, Ends, Gone, Peer, failed, first, judged, programs};
+use super::remote::{Ended, Ends, Peer, first, programs};
 use super::spec::{Remote, Spec};
 use super::{Context, Exit, Outcome};
 use crate::error::{Class, Error, Result};
@@ -173,7 +173,7 @@ pub(super) struct Elsewhere<'c> {
 pub(super) fn ends<'c>(
     cx: &'c Context,
     specs: &[&Spec],
-    args: &'c RemoteArgs,
+    args: &RemoteArgs,
     directive: &str,
 ) -> anyhow::Result<Vec<End<'c>>> {
     let is_near = |spec: &&&Spec| matches!(spec, Spec::Local(_));
@@ -191,7 +191,7 @@ pub(super) fn ends<'c>(
         }
         Spec::Remote(there) => {
             let far = first(&programs(args), |program| {
-                call(&Ends { args, cx }, there, program, directive)
+                call(cx, args, there, program, directive)
             })?;
             Ok(End::Far(Box::new(far)))
         }
@@ -201,15 +201,16 @@ pub(super) fn ends<'c>(
 
 /// Starts `program` over there, and hears who answers.
 fn call<'c>(
-    ends: &Ends<'c>,
+    cx: &'c Context,
+    args: &RemoteArgs,
     there: &Remote,
     program: &OsString,
     directive: &str,
 ) -> Result<Ended<Elsewhere<'c>>> {
-    let mut peer = ends.start(there, program, directive)?;
+    let mut peer = Ends::new(args, None, cx).start(there, program, directive)?;
     let (to, from) = peer.ends()?;
     let name = Spec::Remote(there.clone()).to_string();
-    match Far::meet(Input::new(ends.cx, from), to, name) {
+    match Far::meet(Input::new(cx, from), to, name) {
         Ok((link, standing)) => Ok(Ended::As(Ok(Elsewhere {
             link,
             standing,
@@ -217,10 +218,10 @@ fn call<'c>(
         }))),
         Err(error) => {
             // Whoever is to stop waits for nobody.
-            ends.cx.goes_on()?;
-            let Gone { name, status } = peer.gone()?;
-            ends.cx.goes_on()?;
-            Ok(failed(&name, status, error.into()))
+            cx.goes_on()?;
+            let gone = peer.gone()?;
+            cx.goes_on()?;
+            Ok(gone.failed(error.into()))
         }
     }
 }
@@ -242,8 +243,7 @@ pub(super) fn over(ends: Vec<End<'_>>, cx: &Context, ours: Outcome) -> Outcome {
             // Whoever is to stop waits for nobody, and may have stopped the others first.
             cx.goes_on()?;
         }
-        let Gone { name, status } = peer.gone()?;
-        outcome = judged(&name, status, outcome).outcome();
+        outcome = peer.gone()?.judged(outcome).outcome();
     }
     if outcome.is_err() {
         cx.goes_on()?;

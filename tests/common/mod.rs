@@ -2,10 +2,14 @@
 #![allow(dead_code)]
 
 pub mod build;
+pub mod busy;
+pub mod companion;
 pub mod crash;
+pub mod far;
 pub mod fresh;
 pub mod golden;
 pub mod listing;
+pub mod live;
 pub mod loopdev;
 pub mod oracle;
 pub mod patch;
