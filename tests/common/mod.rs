@@ -2,7 +2,10 @@
 #![allow(dead_code)]
 
 pub mod build;
+pub mod busy;
+pub mod companion;
 pub mod crash;
+pub mod far;
 pub mod fresh;
 pub mod golden;
 pub mod listing;
