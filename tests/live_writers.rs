@@ -326,6 +326,9 @@ fn a_power_cut_ends_views_or_changes_nothing() {
     let start = prepared(7 * MIB);
     let ends = [End::Closed, End::Cut, End::Killed, End::Cut];
     let tally = views("power cuts", &start, 60, &ends);
+    // In this one a new log takes the place of some of what the view has read, and ends within it.
+    let one = one_view(&start, 336, &ends);
+    assert!(one.expired.is_some_and(|why| why.contains("taken back")));
     assert!(tally.crashed > tally.views, "{tally:?}");
     assert!(
         tally.expired > 0 && tally.expired < tally.views,

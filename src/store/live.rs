@@ -148,11 +148,14 @@ impl Live {
         let next = Offset(undo.next_offset.get());
         extend(set, scanner, next)?;
         while !scanner.has_reached(next) {
+            let read = scanner.extent().bytes;
             flush(set)?;
-            if !scanner.cross(&mut set.disks, first)? {
+            if scanner.cross(&mut set.disks, first)? {
+                extend(set, scanner, next)?;
+            }
+            if scanner.extent().bytes == read {
                 return Err(expired("the log ends before the header says"));
             }
-            extend(set, scanner, next)?;
         }
         if !scanner.is_sequenced() {
             return Ok(());

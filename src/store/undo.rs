@@ -384,8 +384,6 @@ impl Scanner {
             return Ok((size, Some(false)));
         }
         self.records += 1;
-        self.opening.get_or_insert((pos, number));
-        self.section.note(pos, &record);
         if let Some(undo) = record.undo(Offset::new(Zone::UNDO, 0, pos))? {
             self.freed.note(undo.at, undo.old);
             if !self.overlay.add(undo.at, undo.old) {
@@ -396,6 +394,8 @@ impl Scanner {
                 return Err(Error::new(Class::Other, text));
             }
         }
+        self.opening.get_or_insert((pos, number));
+        self.section.note(pos, &record);
         Ok((size, Some(true)))
     }
 
