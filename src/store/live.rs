@@ -205,6 +205,10 @@ impl Live {
 /// Reads on in sequence.
 fn extend(set: &mut VolumeSet, scanner: &mut Scanner, next: Offset) -> Result<()> {
     patiently(|| scanner.extend(&mut set.disks, next)).or_else(|error| {
+        if error.class() == Class::Other {
+            // More than a view can keep: another one has less to undo.
+            return Err(expired(error));
+        }
         if error.fault().is_none() || !scanner.is_sequenced() {
             return Err(error);
         }
@@ -245,7 +249,11 @@ fn is_intact_patiently(set: &mut VolumeSet, scanner: &mut Scanner) -> Result<()>
             Intact::Unclear => std::thread::sleep(PAUSE),
         }
     }
-    Err(expired("the log was written around its start"))
+    Err(written_around())
+}
+
+fn written_around() -> Error {
+    expired("the log was written around its start")
 }
 
 /// The root header as the device has it now.

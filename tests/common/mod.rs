@@ -2,6 +2,8 @@
 #![allow(dead_code)]
 
 pub mod build;
+pub mod busy;
+pub mod companion;
 pub mod crash;
 pub mod far;
 pub mod fresh;
