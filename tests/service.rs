@@ -168,7 +168,8 @@ fn links_tell_as_much() {
             assert_eq!(told[name], *to, "{told}");
             if at == 0 {
                 let bytes = told["stream_bytes"].as_u64().expect("a count");
-                assert!((300_000..500_000).contains(&bytes), "{told}");
+                // Two transactions, in one pass or in two.
+                assert!((40_000..800_000).contains(&bytes), "{told}");
                 assert_eq!(told["window"]["end"], *tid, "{told}");
             }
             place.change(n);
