@@ -2,7 +2,9 @@
 
 mod common;
 
+use common::far::{Place, ends};
 use common::program::{err, mallet, run, status, text};
+use serde_json::Value;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -32,18 +34,24 @@ struct Service {
 
 impl Service {
     fn start(folder: &Path, words: &[&str], watchdog: Duration) -> Service {
+        let mut command = mallet();
+        command
+            .arg("mirror-stream")
+            .args(words)
+            .env("WATCHDOG_USEC", watchdog.as_micros().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        Service::of(folder, command)
+    }
+
+    fn of(folder: &Path, mut command: Command) -> Service {
         let name = folder.join("notify");
         let _ = fs::remove_file(&name);
         let socket = UnixDatagram::bind(&name).expect("a socket");
         let wait = Some(Duration::from_millis(50));
         socket.set_read_timeout(wait).expect("a timeout");
-        let child = mallet()
-            .arg("mirror-stream")
-            .args(words)
+        let child = command
             .env("NOTIFY_SOCKET", &name)
-            .env("WATCHDOG_USEC", watchdog.as_micros().to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
             .spawn()
             .expect("the program runs");
         Service {
@@ -119,6 +127,54 @@ fn a_manager_is_told() {
     // Ready once, however many passes there were.
     service.listen();
     assert!(!service.heard.iter().any(|text| text == "READY=1"));
+}
+
+/// Wherever the ends are, a manager hears that it has begun; and unless both are elsewhere, it and
+/// whoever reads the events hear of every acknowledgement when it comes.
+#[test]
+fn links_tell_as_much() {
+    for at in 0..3 {
+        let place = Place::new();
+        let (from, to) = ends(&place, "host")[at].clone();
+        let mut command = place.command(&["mirror-stream", "-q", "-y", "--json", &from, &to]);
+        let events = place.path("events");
+        command.stdout(fs::File::create(&events).expect("a file"));
+        let folder = place.path("");
+        let mut service = Service::of(&folder, command);
+        service.hears("READY=1");
+        if at == 2 {
+            continue;
+        }
+        for n in 2..4 {
+            let heard = service.hears(&format!("STATUS={to}: as of 0x"));
+            let tid = heard.split(": as of ").nth(1).expect("a TID");
+            let tid = tid.split(';').next().expect("a TID").to_owned();
+            let begin = Instant::now();
+            let told = loop {
+                let text = fs::read_to_string(&events).expect("the events");
+                let lines = text
+                    .lines()
+                    .filter_map(|line| serde_json::from_str(line).ok());
+                let told = lines.into_iter().find(|event: &Value| {
+                    let acknowledged = event["type"] == "pass" || event["type"] == "acknowledged";
+                    acknowledged && (event["sync_end_tid"] == *tid || event["tid"] == *tid)
+                });
+                if let Some(told) = told {
+                    break told;
+                }
+                assert!(begin.elapsed() < SOON, "no {tid}: {text}");
+            };
+            let name = if at == 0 { "target" } else { "spec" };
+            assert_eq!(told[name], *to, "{told}");
+            if at == 0 {
+                let bytes = told["stream_bytes"].as_u64().expect("a count");
+                // Two transactions, in one pass or in two.
+                assert!((40_000..800_000).contains(&bytes), "{told}");
+                assert_eq!(told["window"]["end"], *tid, "{told}");
+            }
+            place.change(n);
+        }
+    }
 }
 
 /// The unit files, with the program's folder filled in.
