@@ -35,10 +35,12 @@ if [ -n "$MALLET_LINKED" ]; then
     exec 3<&0
     sh -c 'echo $$ > "$0.up.link"; exec cat' "$end" <&3 >"$end.in" 3<&- &
     up=$!
-    sh -c 'echo $$ > "$0.far"; exec "$MALLET_PROGRAM" "$@"' "$end" "$@" <"$end.in" 3<&- |
-    sh -c 'echo $$ > "$0.down.link"; exec cat' "$end" 3<&-
-    kill $up 2> /dev/null
-    exit 0
+    {
+        sh -c 'echo $$ > "$0.far"; exec "$MALLET_PROGRAM" "$@"' "$end" "$@" <"$end.in"
+        echo $? > "$end.status"
+    } 3<&- | sh -c 'echo $$ > "$0.down.link"; exec cat' "$end" 3<&- || exit 255
+    kill $up 2> /dev/null || exit 255
+    exit "$(cat "$end.status")"
 else
     echo $$ > "$end.far"
     exec "$MALLET_PROGRAM" "$@"
