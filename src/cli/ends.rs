@@ -1,21 +1,19 @@
 //! Both ends of a copy between volumes of this machine: found, locked, opened, checked.
 
 use super::Context;
-use super::open::{Opened, Writable, now_us, open_rw_of, open_with, view_options};
+use super::open::{Opened, Writable, locks, now_us, open_rw_of, open_with, view_options};
 use super::pfs as names;
 use super::spec::{Local, Pfs as Named, Spec, Volume};
 use crate::error::{Error, Result};
 use crate::format::Tid;
 use crate::fs::pfs::{self, Pfs};
 use crate::fs::pfs_ops::{self, Kind, NewPfs, Settings};
-use crate::io::lock::{self, Lock, LockGuard};
+use crate::io::lock::{Lock, LockGuard};
 use crate::mirror::copy::{Group, Place, Request};
 use crate::mirror::ready::{self, Identity};
-use crate::mirror::{SourcePfs, Terms, window};
-use crate::progress::Progress;
+use crate::mirror::{SourcePfs, Terms};
 use crate::store::{Store, View, ViewOptions};
 use std::path::PathBuf;
-use std::time::Duration;
 use uuid::Uuid;
 
 /// The volumes of a SPEC, wherever they are named: sorted, links followed.
@@ -157,6 +155,7 @@ pub(super) fn opened(
             spec,
             layout.stores.len(),
             options.cache_bytes,
+            cx.global.lock_wait,
         )?);
     }
     if how.live {
@@ -191,43 +190,27 @@ pub(super) fn opened(
         }
         places.push(place);
         if how.streams {
-            opening._streams.extend(streams(local(spec)?, pfs)?);
+            opening._streams.extend(streams(cx, spec, pfs)?);
         }
     }
     for (store, id) in missing {
         make(cx, &mut opening.targets[store].store, id, &found)?;
     }
     if let Some(source) = opening.source.as_mut().filter(|_| how.live) {
-        let mut synced = Vec::new();
+        // What they lack is looked for from the least that one of them has.
+        let mut least = None;
         for Place { store, pfs } in &places {
             let slave = pfs::load(opening.targets[*store].store.view(), *pfs)?;
-            synced.extend(slave.map(|slave| slave.data.sync_end_tid()));
+            let lacks = slave.map(|slave| slave.data.sync_end_tid().next());
+            least = least.into_iter().chain(lacks).min();
         }
+        let floor = Tid(request.source.data.sync_beg_tid.get());
+        let from = least.unwrap_or(floor).max(floor);
         let mut meter = cx.meter("newest TID", "leaves");
-        request.source.end = live_end(&mut source.view, &request.source, &synced, &mut meter)?;
+        let view = &mut source.view;
+        request.source.beside_a_writer(view, from, &mut meter)?;
     }
     Ok((opening, request, places))
-}
-
-/// Up to where a source that is being written to may be copied to slaves that have it as of `synced`.
-///
-/// What they lack is looked for from the least of these. The newest records may have been removed
-/// since, so that less is found than a slave has: it has nothing to get then. But a slave that has
-/// more than the source could ever have given is left for the check that refuses it.
-fn live_end(
-    view: &mut View,
-    source: &SourcePfs,
-    synced: &[Tid],
-    progress: &mut dyn Progress,
-) -> Result<Tid> {
-    let most = synced.iter().max().copied().unwrap_or(Tid::ZERO);
-    if source.data.is_slave() || most > source.end {
-        return Ok(source.end);
-    }
-    let floor = Tid(source.data.sync_beg_tid.get());
-    let least = synced.iter().min().map_or(Tid::ZERO, |tid| tid.next());
-    let newest = window::newest(view, source.id, least.max(floor), progress)?;
-    Ok(newest.max(most))
 }
 
 fn request(cx: &Context, source: &Pfs) -> Request {
@@ -247,13 +230,14 @@ fn request(cx: &Context, source: &Pfs) -> Request {
     }
 }
 
-/// One stream at a time goes into a slave.
-pub(super) fn streams(spec: &Local, pfs: u16) -> Result<Vec<LockGuard>> {
-    let lock = |volume: &Volume| {
-        let offset = volume.offset.unwrap_or(0);
-        lock::acquire(&volume.path, offset, Lock::Stream(pfs), Duration::ZERO)
-    };
-    spec.volumes.iter().map(lock).collect()
+/// One stream at a time goes into a slave, from whatever program.
+pub(super) fn streams(cx: &Context, spec: &Spec, pfs: u16) -> Result<Vec<LockGuard>> {
+    locks(
+        cx,
+        &local(spec)?.volumes,
+        Lock::Stream(pfs),
+        cx.global.lock_wait,
+    )
 }
 
 fn no_slave(spec: &Spec, id: u16, source: &Pfs) -> Error {

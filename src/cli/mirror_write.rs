@@ -3,20 +3,18 @@
 use super::args::MirrorWriteArgs;
 use super::input::Input;
 use super::json::hex;
-use super::open::{Writable, now_us, open_rw};
-use super::spec::Pfs;
+use super::open::now_us;
+use super::slave::Slave;
 use super::{Context, Exit, Outcome, mirror, show, size};
 use crate::error::{Error, Result};
 use crate::format::record::PfsData;
 use crate::fs::pfs_ops::{self, Kind, NewPfs, Settings};
-use crate::io::lock::{self, Lock};
 use crate::mirror::write::{Edge, Event, Report, Request, write};
 use crate::mirror::{Applied, Terms};
 use crate::store::Store;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
-use std::time::Instant;
 use uuid::Uuid;
 
 /// `mirror-write`.
@@ -34,27 +32,21 @@ pub fn run(args: &MirrorWriteArgs, cx: &Context) -> Outcome {
         true => Some(cx.raw(true)?),
         false => None,
     };
-    let mut opened = open_rw(cx, &args.spec)?;
-    take(
-        cx,
-        &mut opened,
-        Input::new(cx, io::stdin()),
-        answers,
-        &args.spec.to_string(),
-    )
+    let mut slave = Slave::new(cx, &args.spec)?;
+    let input = Input::new(cx, io::stdin());
+    take(cx, &mut slave, input, answers, &args.spec.to_string())
 }
 
 /// Applies the stream that `input` gives to the slave that was named; two-way, `answers` takes what
 /// the target says.
 pub(super) fn take(
     cx: &Context,
-    opened: &mut Writable,
+    slave: &mut Slave<'_>,
     input: impl Read,
     mut answers: Option<impl Write>,
     name: &str,
 ) -> Outcome {
-    let id = slave(opened)?;
-    lock_stream(cx, opened, id)?;
+    let id = slave.id();
     let request = Request {
         pfs: id,
         force: cx.global.force,
@@ -79,14 +71,7 @@ pub(super) fn take(
             make: &mut |store, told| make(cx, store, id, told),
         };
         let answers = answers.as_mut().map(|out| out as &mut dyn Write);
-        write(
-            &mut opened.store,
-            input,
-            answers,
-            &request,
-            &mut edge,
-            &mut report,
-        )
+        write(slave, input, answers, &request, &mut edge, &mut report)
     };
     cx.events.summary(counts(id, &report));
     let outcome = ended
@@ -96,29 +81,6 @@ pub(super) fn take(
         Err(error) if outcome.is_ok() => Err(error.into()),
         _ => outcome,
     }
-}
-
-/// The number of the slave that was named, whether there is one or not.
-fn slave(opened: &mut Writable) -> Result<u16> {
-    match &opened.spec.pfs {
-        Some(Pfs::Number(id)) => Ok(*id),
-        // A label that nobody carries says nothing about what to make.
-        _ => Ok(opened.pfs()?.id),
-    }
-}
-
-/// One stream at a time goes into a slave, from whatever program.
-fn lock_stream(cx: &Context, opened: &mut Writable, id: u16) -> Result<()> {
-    let start = Instant::now();
-    for volume in &opened.spec.volumes {
-        let left = cx.global.lock_wait.saturating_sub(start.elapsed());
-        let offset = volume.offset.unwrap_or(0);
-        let kind = Lock::Stream(id);
-        let goes_on = &mut || cx.goes_on();
-        let guard = lock::acquire_unless(&volume.path, offset, kind, left, goes_on)?;
-        opened.locks.push(guard);
-    }
-    Ok(())
 }
 
 /// The time of this machine, microseconds since 1970; a stream can take days.

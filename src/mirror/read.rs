@@ -12,7 +12,7 @@ use crate::error::{Class, Error, Result};
 use crate::format::mrecord::{CRC_ERROR, DATA_CRC_BAD, Kind};
 use crate::format::{Key, Tid};
 use crate::progress::{Progress, Status};
-use crate::store::Fetch;
+use crate::store::{Fetch, View};
 use std::io::{Read, Write};
 use zerocopy::IntoBytes;
 
@@ -32,6 +32,24 @@ pub struct Request {
     pub split: Option<u64>,
     /// Let the target acknowledge batches of which not everything could be read.
     pub accept_damage: bool,
+    /// Somebody may be writing to the volume: how far the PFS can be given is to be looked up in the
+    /// view once it is known from where on.
+    pub live: bool,
+}
+
+/// The views of a source that is followed, one after another.
+pub trait Supply {
+    /// A view to give what is there to give; the first one at once, another when the source may have
+    /// more, or when the last one was `overtaken`. `None`: there will be none.
+    fn next(&mut self, overtaken: bool) -> Result<Option<Supplied>>;
+}
+
+/// A view, and what to give of it.
+pub struct Supplied {
+    /// The view.
+    pub view: View,
+    /// What to give; its window counts only one-way, and only for the first.
+    pub request: Request,
 }
 
 /// Something to tell the user.
@@ -237,29 +255,75 @@ pub fn run<F: Fetch + ?Sized>(
     out: &mut dyn Output,
     edge: &mut Edge<'_>,
 ) -> Result<Report> {
-    let session = Session::one_way(request.pfs, request.window.end);
+    let mut session = Session::one_way(request.pfs, request.window.end);
     let mut report = Report::default();
-    Run::new(request, out, edge, &mut report).session(fetch, session, None)?;
+    Run::new(*request, out, edge, &mut report).session(fetch, &mut session, None)?;
     Ok(report)
 }
 
 /// Streams two-way: the target says in `answers` what it lacks, in place of the window that `request`
-/// has, and what it has acknowledged. `committed` is the last TID that it can have
-/// ([`Session::two_way`]). `report` is right after an error too.
+/// has, and what it has acknowledged. `report` is right after an error too.
 ///
 /// Errors, beyond those of [`run`]: class `Incompatible` if the target does not belong to this
 /// master, `Protocol` if it says what does not belong there, or is gone.
 pub fn converse<F: Fetch + ?Sized, R: Read>(
     fetch: &mut F,
     request: &Request,
-    committed: Tid,
     out: &mut dyn Output,
     answers: &mut Records<R>,
     edge: &mut Edge<'_>,
     report: &mut Report,
 ) -> Result<()> {
-    let session = Session::two_way(request.pfs, committed);
-    Run::new(request, out, edge, report).session(fetch, session, Some(answers))
+    let mut session = Session::two_way(request.pfs);
+    Run::new(*request, out, edge, report).session(fetch, &mut session, Some(answers))
+}
+
+/// Streams whatever `supply` gives, until it gives no more; two-way where there are `answers`. A view
+/// that is overtaken ends its batch, and another one has the rest. `report` is right after an error
+/// too. Errors: those of [`converse`], and those of `supply`.
+pub fn follow<R: Read>(
+    supply: &mut dyn Supply,
+    out: &mut dyn Output,
+    mut answers: Option<&mut Records<R>>,
+    edge: &mut Edge<'_>,
+    report: &mut Report,
+) -> Result<()> {
+    let Some(mut supplied) = supply.next(false)? else {
+        return Ok(());
+    };
+    let request = supplied.request;
+    let mut session = match answers {
+        Some(_) => Session::two_way(request.pfs),
+        None => Session::one_way(request.pfs, request.pfs.end),
+    };
+    session = session.following();
+    let mut run = Run::new(request, out, edge, report);
+    (run.follows, run.two_way) = (true, answers.is_some());
+    loop {
+        let answers = answers
+            .as_deref_mut()
+            .map(|answers| answers as &mut dyn Answers);
+        run.session(&mut supplied.view, &mut session, answers)?;
+        if session.is_over() {
+            return Ok(());
+        }
+        // It holds memory and expires; the next one is another.
+        drop(supplied);
+        match supply.next(std::mem::take(&mut run.overtaken))? {
+            Some(next) => {
+                supplied = next;
+                run.renew(supplied.request);
+                session.renew(supplied.request.pfs);
+            }
+            None => {
+                session.end();
+                while let Action::Send(message) = session.action() {
+                    run.send(&message, true)?;
+                }
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// The target's way back.
@@ -282,9 +346,14 @@ impl<R: Read> Answers for Records<R> {
 }
 
 struct Run<'a, 'e> {
-    request: &'a Request,
+    request: Request,
     /// What is asked for; two-way, once the target has said it.
     window: Window,
+    /// Whether another view follows one that is overtaken.
+    follows: bool,
+    two_way: bool,
+    /// Whether that happened.
+    overtaken: bool,
     out: &'a mut dyn Output,
     edge: &'a mut Edge<'e>,
     report: &'a mut Report,
@@ -301,7 +370,7 @@ struct Run<'a, 'e> {
 
 impl<'a, 'e> Run<'a, 'e> {
     fn new(
-        request: &'a Request,
+        request: Request,
         out: &'a mut dyn Output,
         edge: &'a mut Edge<'e>,
         report: &'a mut Report,
@@ -309,6 +378,9 @@ impl<'a, 'e> Run<'a, 'e> {
         Run {
             request,
             window: request.window,
+            follows: false,
+            two_way: false,
+            overtaken: false,
             out,
             edge,
             report,
@@ -320,33 +392,54 @@ impl<'a, 'e> Run<'a, 'e> {
         }
     }
 
-    /// Does what the session says, to its end.
+    /// Another view takes the place of the last one.
+    fn renew(&mut self, request: Request) {
+        self.request = request;
+        self.window.end = request.pfs.end;
+        self.window.resume = None;
+        (self.estimates, self.total) = (None, None);
+    }
+
+    /// Sends a record of the session.
+    fn send(&mut self, message: &Message, two_way: bool) -> Result<()> {
+        self.report.counts.stream_bytes += message.stream_bytes();
+        self.out.message(message)?;
+        // The one who reads is to see a mark when it is made; two-way, all of it.
+        if two_way || !matches!(message, Message::Pfsd(_)) {
+            self.out.flush(self.edge.clock, true)?;
+        }
+        Ok(())
+    }
+
+    /// Does what the session says, until it is over or waits for another view.
     fn session<F: Fetch + ?Sized>(
         &mut self,
         fetch: &mut F,
-        mut session: Session,
+        session: &mut Session,
         mut answers: Option<&mut dyn Answers>,
     ) -> Result<()> {
         loop {
             match session.action() {
-                Action::Send(message) => {
-                    self.report.counts.stream_bytes += message.stream_bytes();
-                    self.out.message(&message)?;
-                    // The one who reads is to see a mark when it is made; two-way, all of it.
-                    if answers.is_some() || !matches!(message, Message::Pfsd(_)) {
-                        self.out.flush(self.edge.clock, true)?;
-                    }
-                }
+                Action::Send(message) => self.send(&message, answers.is_some())?,
                 Action::Take => {
                     let Some(answers) = &mut answers else {
                         return Err(broken(0, "nobody answers"));
                     };
                     let before = session.acknowledged();
-                    answers.hear(&mut session)?;
-                    self.heard(&session, before);
+                    answers.hear(session)?;
+                    self.heard(session, before);
                 }
                 Action::Plan => match self.windows(fetch) {
                     Ok(windows) => session.plan(windows),
+                    Err(why) if self.is_overtaken(&why) => {
+                        // A batch was begun: it ends without work.
+                        self.overtaken = true;
+                        let nothing = Window {
+                            end: Tid(self.window.begin.0.saturating_sub(1)),
+                            ..self.window
+                        };
+                        session.plan([nothing]);
+                    }
                     Err(why) if is_stop(&why) => {
                         self.stop(self.window, Key::pfs_min(self.request.pfs.id), why);
                         session.plan([]);
@@ -356,24 +449,35 @@ impl<'a, 'e> Run<'a, 'e> {
                 Action::Bulk(window) => {
                     let ended = self.batch(fetch, window)?;
                     self.report.batches += 1;
+                    if matches!(ended, Ended::Complete | Ended::Idle) {
+                        self.window.begin = self.window.begin.max(window.end.next());
+                    }
                     session.bulk_ended(ended);
                 }
-                Action::Done => return Ok(()),
+                Action::Wait | Action::Done => return Ok(()),
             }
         }
+    }
+
+    /// Whether the view is of no more use, and another one follows. One-way, the target has to see
+    /// that the next batch leaves nothing out: a begin at the floor does not say so.
+    fn is_overtaken(&self, error: &Error) -> bool {
+        let floor = Tid(self.request.pfs.data.sync_beg_tid.get());
+        let is_told = self.two_way || self.window.begin > floor;
+        self.follows && is_told && error.class() == Class::Expired
     }
 
     /// Takes notice of what the target said.
     fn heard(&mut self, session: &Session, before: Option<Tid>) {
         let (has, acknowledged) = (session.target(), session.acknowledged());
-        if let (Some(tid), None) = (has, self.report.target.0) {
+        if let Some(tid) = has {
             let floor = Tid(self.request.pfs.data.sync_beg_tid.get());
             self.window = Window {
                 begin: tid.next().max(floor),
                 end: self.request.pfs.end,
                 resume: None,
             };
-            self.report.target.0 = has;
+            self.report.target.0 = self.report.target.0.or(has);
         }
         if let Some(tid) = acknowledged.filter(|_| acknowledged != before) {
             self.report.target.1 = acknowledged;
@@ -390,6 +494,11 @@ impl<'a, 'e> Run<'a, 'e> {
 
     /// The windows of all batches: one, unless the transfer is to be split and long enough for it.
     fn windows<F: Fetch + ?Sized>(&mut self, fetch: &mut F) -> Result<Vec<Window>> {
+        if self.request.live {
+            let mut pfs = self.request.pfs;
+            pfs.beside_a_writer(fetch, self.window.begin, self.edge.progress)?;
+            self.window.end = pfs.end;
+        }
         let window = self.window;
         let whole = vec![window];
         let Some(split) = self.request.split else {
@@ -492,6 +601,10 @@ impl<'a, 'e> Run<'a, 'e> {
                 return Ok(Ended::Idle);
             }
             Ok(false) => self.scanned(true),
+            Err(why) if self.is_overtaken(&why) => {
+                self.overtaken = true;
+                return Ok(Ended::Overtaken);
+            }
             Err(why) if is_stop(&why) => {
                 self.stop(window, source.position(), why);
                 return Ok(Ended::Stopped);

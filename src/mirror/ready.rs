@@ -130,10 +130,10 @@ fn resume(cursor: &mark::Cursor, source: &SourcePfs) -> Resume {
 /// Errors: class `Incompatible`.
 pub fn ahead(slave: &Pfs, source: &SourcePfs) -> Result<()> {
     let synced = slave.data.sync_end_tid();
-    if source.data.is_slave() || synced <= source.end {
+    if source.data.is_slave() || synced <= source.committed {
         return Ok(());
     }
-    let (id, end) = (slave.id, source.end);
+    let (id, end) = (slave.id, source.committed);
     let text = format!(
         "PFS {id} is as of {synced}, and its master has only {end}: one of them was changed, taken \
          back or restored behind the other's back; make the slave anew, or set its sync-end-tid to \

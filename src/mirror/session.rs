@@ -56,6 +56,9 @@ pub enum Action {
     Plan,
     /// Send what is in this window, and tell how it ended with [`Session::bulk_ended`].
     Bulk(Window),
+    /// Wait until the source has more, and tell it with [`Session::renew`]; or [`Session::end`]. Only
+    /// where the source is followed.
+    Wait,
     /// Nothing; the session is over.
     Done,
 }
@@ -71,6 +74,9 @@ pub enum Ended {
     Damaged,
     /// Stopped on request before the end.
     Stopped,
+    /// A writer was too fast for the view: what was sent stays, and another batch has the rest. Only
+    /// where the source is followed.
+    Overtaken,
 }
 
 /// The state of the source.
@@ -90,6 +96,8 @@ enum State {
     Close(Ended),
     /// The target's UPDATE comes next: of this TID, or of one that the session does not know.
     Answer(Option<Tid>),
+    /// Nothing comes before the source has more.
+    Wait,
     /// The end of the stream comes next.
     Term,
     Done,
@@ -99,7 +107,8 @@ enum State {
 ///
 /// A batch is `PFSD PFSD { REC PASS SKIP } (SYNC | IDLE)`, a stream is batches and one TERM. A batch
 /// with damage does not end with SYNC, and no later one does: whoever acknowledges a TID
-/// acknowledges everything up to it.
+/// acknowledges everything up to it. A batch whose view was overtaken does not either; the next one
+/// begins where it began.
 ///
 /// Two-way, the target's PFSD follows the first of a batch, and its UPDATE the mark at the end. A
 /// stream stopped on request ends with TERM at once: nobody waits for an UPDATE that does not come.
@@ -111,11 +120,11 @@ pub struct Session {
     state: State,
     damaged: bool,
     two_way: bool,
+    /// Whether the session goes on when the source has more.
+    follows: bool,
     /// What the target said last that it has.
     target: Option<Tid>,
     acknowledged: Option<Tid>,
-    /// The last TID that a target can have of a master.
-    committed: Tid,
 }
 
 impl Session {
@@ -128,20 +137,55 @@ impl Session {
             state: State::Hello,
             damaged: false,
             two_way: false,
+            follows: false,
             target: None,
             acknowledged: None,
-            committed: pfs.end,
         }
     }
 
-    /// A two-way session that gives `pfs` up to its end: the target says where to begin. `committed`
-    /// is the last TID that a target can have; beside a writer the end may be below it, for it is
-    /// that of the newest record, and a target that has more lacks nothing.
-    pub fn two_way(pfs: SourcePfs, committed: Tid) -> Session {
+    /// A two-way session that gives `pfs` up to its end: the target says where to begin. A target of a
+    /// master that has more than is committed is refused.
+    pub fn two_way(pfs: SourcePfs) -> Session {
         Session {
             two_way: true,
-            committed,
             ..Session::one_way(pfs, pfs.end)
+        }
+    }
+
+    /// The same session, which waits where it would be over, until the source has more.
+    pub fn following(self) -> Session {
+        Session {
+            follows: true,
+            ..self
+        }
+    }
+
+    /// The source has more: it is now `pfs`. After [`Action::Wait`].
+    pub fn renew(&mut self, pfs: SourcePfs) {
+        if self.state == State::Wait {
+            (self.pfs, self.end) = (pfs, pfs.end);
+            self.state = State::Hello;
+        }
+    }
+
+    /// There will be no more. After [`Action::Wait`].
+    pub fn end(&mut self) {
+        if self.state == State::Wait {
+            self.state = State::Term;
+        }
+    }
+
+    /// Whether everything was said.
+    pub fn is_over(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// What follows the last batch.
+    fn after_all(&self) -> State {
+        // Behind damage nothing can be acknowledged, however long one waits.
+        match self.follows && !self.damaged {
+            true => State::Wait,
+            false => State::Term,
         }
     }
 
@@ -180,7 +224,7 @@ impl Session {
                     None => {}
                 }
                 self.state = match self.windows.is_empty() {
-                    true => State::Term,
+                    true => self.after_all(),
                     false => State::Hello,
                 };
                 Ok(())
@@ -207,7 +251,7 @@ impl Session {
             ));
         }
         same_master(&self.pfs.data, slave, "the target")?;
-        let (has, end) = (slave.sync_end_tid(), self.committed);
+        let (has, end) = (slave.sync_end_tid(), self.pfs.committed);
         if has > TID_LIMIT {
             return Err(refused(format!("a target that has {has} is impossible")));
         }
@@ -239,6 +283,10 @@ impl Session {
     /// Takes notice of how the records of a batch ended.
     pub fn bulk_ended(&mut self, ended: Ended) {
         self.damaged |= ended == Ended::Damaged;
+        if ended == Ended::Overtaken {
+            // What comes after the window that is open will be in the next view's.
+            self.windows.truncate(1);
+        }
         self.state = match ended {
             // Neither SYNC nor IDLE: the target learns that the batch is not whole.
             Ended::Stopped => State::Term,
@@ -276,7 +324,7 @@ impl Session {
                 self.state = match (self.two_way, self.windows.is_empty()) {
                     // The answer to IDLE is what the target has; the original repeats what it heard.
                     (true, _) => State::Answer(window.filter(|_| synced).map(|w| w.end)),
-                    (false, true) => State::Term,
+                    (false, true) => self.after_all(),
                     (false, false) => State::Hello,
                 };
                 Action::Send(match synced {
@@ -284,6 +332,7 @@ impl Session {
                     false => Message::Idle,
                 })
             }
+            State::Wait => Action::Wait,
             State::Term => self.term(),
             State::Done => Action::Done,
         }
@@ -323,6 +372,7 @@ mod tests {
             id: 1,
             data: PfsData::default_for([3; 16]),
             end: Tid(90),
+            committed: Tid(90),
         };
         let mut session = Session::one_way(pfs, Tid(90));
         let mut said = String::new();
@@ -334,7 +384,7 @@ mod tests {
                 }
                 Action::Send(message) => said += &format!("{message:?} ").to_lowercase(),
                 Action::Plan => session.plan(windows.iter().copied()),
-                Action::Take => panic!("one-way"),
+                Action::Take | Action::Wait => panic!("one-way, once"),
                 Action::Bulk(window) => {
                     said += &format!("bulk {}-{} ", window.begin.0, window.end.0);
                     session.bulk_ended(ends[0]);
@@ -377,16 +427,25 @@ mod tests {
 
     /// What a two-way session says to a target that has everything up to `has`, and what it takes.
     fn talk(has: u64, ends: &[Ended], acked: &[u64]) -> Result<String> {
+        converse(has, ends, acked, false)
+    }
+
+    /// The same; one that `follows` is renewed as long as ends are left.
+    fn converse(has: u64, ends: &[Ended], acked: &[u64], follows: bool) -> Result<String> {
         let mut pfs = SourcePfs {
             id: 1,
             data: PfsData::default_for([3; 16]),
             end: Tid(90),
+            committed: Tid(95),
         };
         pfs.data.sync_beg_tid.set(1);
         let mut slave = PfsData::default_for([3; 16]);
         slave.mirror_flags.set(PfsData::SLAVE);
         slave.sync_end_tid.set(has);
-        let mut session = Session::two_way(pfs, Tid(95));
+        let mut session = Session::two_way(pfs);
+        if follows {
+            session = session.following();
+        }
         let (mut said, mut ends, mut acked) = (String::new(), ends.iter(), acked.iter());
         let mut hello = true;
         for _ in 0..100 {
@@ -412,6 +471,11 @@ mod tests {
                 Action::Bulk(window) => {
                     said += &format!("bulk {}-{} ", window.begin.0, window.end.0);
                     session.bulk_ended(*ends.next().expect("an end"));
+                }
+                Action::Wait if ends.as_slice().is_empty() => session.end(),
+                Action::Wait => {
+                    said += "| ";
+                    session.renew(pfs);
                 }
                 Action::Done => return Ok(said.trim_end().to_owned()),
             }
@@ -443,6 +507,28 @@ mod tests {
         assert_eq!(ahead.class(), Class::Incompatible);
         let impossible = talk(u64::MAX, &[], &[]).unwrap_err();
         assert_eq!(impossible.class(), Class::Protocol);
+    }
+
+    #[test]
+    fn a_followed_source_goes_on() {
+        use Ended::*;
+        let said = |ends: &[Ended], acked: &[u64]| converse(50, ends, acked, true).unwrap();
+        assert_eq!(
+            said(&[Complete, Complete, Idle, Idle], &[60, 90, 90, 90]),
+            "pfsd <pfsd pfsd bulk 51-60 sync <update pfsd <pfsd pfsd bulk 61-90 sync <update | \
+             pfsd <pfsd pfsd bulk 91-60 idle <update pfsd <pfsd pfsd bulk 91-90 idle <update term"
+        );
+        // The next view begins where the one that was overtaken did.
+        assert_eq!(
+            said(&[Overtaken, Complete, Complete], &[50, 60, 90]),
+            "pfsd <pfsd pfsd bulk 51-60 idle <update | \
+             pfsd <pfsd pfsd bulk 51-60 sync <update pfsd <pfsd pfsd bulk 61-90 sync <update term"
+        );
+        // Nobody waits behind damage.
+        assert_eq!(
+            said(&[Damaged, Complete, Complete], &[50, 50]),
+            "pfsd <pfsd pfsd bulk 51-60 idle <update pfsd <pfsd pfsd bulk 51-90 idle <update term"
+        );
     }
 
     #[test]

@@ -79,13 +79,29 @@ pub struct Report {
     pub braked: Option<Applied>,
 }
 
+/// Where the slave's volumes are. A stream that waits for more leaves them to others.
+pub trait Home {
+    /// The volumes, opened and locked if they are not.
+    fn open(&mut self) -> Result<&mut Store>;
+
+    /// A batch is over, and nobody knows when the next one begins.
+    fn leave(&mut self) {}
+}
+
+/// One that is open stays open.
+impl Home for Store {
+    fn open(&mut self) -> Result<&mut Store> {
+        Ok(self)
+    }
+}
+
 /// Applies the stream that `from` gives. Two-way, `answers` takes what the target says.
 ///
 /// Batches are acknowledged one by one, and an error leaves those that were. Errors: class
 /// `Protocol` (no stream, one that is wrong or cut off), `Incompatible` (not for this slave),
 /// `Brake`, those of progress, and those of the store. `report` is right after an error too.
 pub fn write<'a, R: Read>(
-    store: &mut Store,
+    home: &mut dyn Home,
     from: R,
     answers: Option<&'a mut (dyn Write + 'a)>,
     request: &'a Request,
@@ -94,13 +110,13 @@ pub fn write<'a, R: Read>(
 ) -> Result<()> {
     let mut session = Session {
         records: Records::new(from),
-        target: Target::new(request.force),
+        target: Target::new(request.force, answers.is_some()),
         answers,
         request,
         edge,
         report,
     };
-    while !session.target.is_over() && session.next(store)? {}
+    while !session.target.is_over() && session.next(home)? {}
     Ok(())
 }
 
@@ -115,15 +131,19 @@ struct Session<'a, 'e, R> {
 
 impl<R: Read> Session<'_, '_, R> {
     /// Takes what stands between two batches, and the batch that follows; says whether to go on.
-    fn next(&mut self, store: &mut Store) -> Result<bool> {
+    fn next(&mut self, home: &mut dyn Home) -> Result<bool> {
         let at = self.records.offset();
         let Some(record) = self.records.next()? else {
             return Err(cut_off(at));
         };
         let step = self.target.take(&record.body);
         match step.map_err(|e| placed(e, at))? {
-            Step::Hello(told) => self.greet(store, &told)?,
-            Step::Read => return self.batch(store),
+            Step::Hello(told) => self.greet(home.open()?, &told)?,
+            Step::Read => {
+                let goes_on = self.batch(home.open()?);
+                home.leave();
+                return goes_on;
+            }
             Step::Over => (self.edge.events)(&Event::Terminated)?,
             Step::Apply | Step::Complete | Step::Idle | Step::Stopped => {}
         }
@@ -258,6 +278,8 @@ impl<R: Read> Session<'_, '_, R> {
             Ending::Acknowledged(ack) => {
                 self.report.batches.1 += 1;
                 self.report.acknowledged = Some(ack.tid());
+                // It covers what an earlier one left open.
+                self.report.withheld = false;
                 self.target.acknowledged(&ack);
                 (self.edge.events)(&Event::Acknowledged(ack.tid(), applier.applied()))?;
                 self.say(|out| ack.append(out))
