@@ -21,7 +21,7 @@ use mallet::io::Device;
 use mallet::io::sim::{Event as Done, SimDisk, Survive};
 use mallet::mirror::copy::{self, Edge, Event, Group, Origin, Place, Request};
 use mallet::mirror::ready::Identity;
-use mallet::mirror::{Clock, SourcePfs, Terms, window};
+use mallet::mirror::{Clock, SourcePfs, Terms};
 use mallet::progress::{Progress, Status};
 use mallet::store::{Fetch, Store, StoreOptions, View, ViewOptions, VolumeSet};
 use std::collections::VecDeque;
@@ -74,6 +74,7 @@ struct Tally {
     overwritten: u64,
     cut_off: u64,
     restless: u64,
+    undone: u64,
     /// Acknowledgements, and those of passes that went on.
     acks: u64,
     resumed: u64,
@@ -101,6 +102,7 @@ impl std::ops::AddAssign for Tally {
             (&mut self.overwritten, other.overwritten),
             (&mut self.cut_off, other.cut_off),
             (&mut self.restless, other.restless),
+            (&mut self.undone, other.undone),
             (&mut self.acks, other.acks),
             (&mut self.resumed, other.resumed),
             (&mut self.taken_back, other.taken_back),
@@ -129,6 +131,7 @@ impl Tally {
             () if has("written around") => &mut self.overwritten,
             () if has("log ends before") => &mut self.cut_off,
             () if has("hold still") => &mut self.restless,
+            () if has("taken back") => &mut self.undone,
             () => panic!("expired for an unknown reason: {text}"),
         };
         *count += 1;
@@ -517,7 +520,7 @@ impl Scenario {
         let mut source = SourcePfs::from(&found);
         let synced = chosen.iter().map(|at| self.slaves[*at].synced());
         let synced: Vec<Tid> = synced.collect();
-        source.end = live_end(&mut view, &source, &synced)?;
+        beside_a_writer(&mut view, &mut source, &synced)?;
         let request = Request {
             source,
             identity: Identity::of(&found),
@@ -655,12 +658,10 @@ impl Scenario {
 }
 
 /// As `mirror-stream` has it: up to the newest TID that the view shows.
-fn live_end(view: &mut View, source: &SourcePfs, synced: &[Tid]) -> Result<Tid> {
-    let most = synced.iter().max().copied().unwrap_or(Tid::ZERO);
+fn beside_a_writer(view: &mut View, source: &mut SourcePfs, synced: &[Tid]) -> Result<()> {
     let least = synced.iter().min().map_or(Tid::ZERO, |tid| tid.next());
     let floor = Tid(source.data.sync_beg_tid.get());
-    let newest = window::newest(view, source.id, least.max(floor), &mut ())?;
-    Ok(newest.max(most))
+    source.beside_a_writer(view, least.max(floor), &mut ())
 }
 
 fn first_offset(disk: &SimDisk) -> u64 {
@@ -718,7 +719,7 @@ fn passes_beside_a_writer() {
     let share = tally.discarded as f64 * 100.0 / tally.passes as f64;
     let text = format!(
         "live, simulated: seeds {seeds:?}, {} passes: {} acknowledged, {} idle, {} stopped, {} \
-         discarded ({share:.1} %: {} freed, {} written around, {} cut off, {} restless); 0 differences \
+         discarded ({share:.1} %: {} freed, {} written around, {} cut off, {} taken back, {} restless); 0 differences \
          in {} acknowledgements",
         tally.passes,
         tally.acknowledged,
@@ -728,6 +729,7 @@ fn passes_beside_a_writer() {
         tally.freed,
         tally.overwritten,
         tally.cut_off,
+        tally.undone,
         tally.restless,
         tally.acks,
     );
@@ -758,7 +760,7 @@ fn what_vanishes_between_two_halves_of_a_pass() {
             let found = found.expect("the master");
             let mut source = SourcePfs::from(&found);
             let synced = slave.synced();
-            source.end = live_end(&mut view, &source, &[synced]).expect("a sound master");
+            beside_a_writer(&mut view, &mut source, &[synced]).expect("a sound master");
             let request = Request {
                 source,
                 identity: Identity::of(&found),
