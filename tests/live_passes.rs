@@ -520,7 +520,7 @@ impl Scenario {
         let mut source = SourcePfs::from(&found);
         let synced = chosen.iter().map(|at| self.slaves[*at].synced());
         let synced: Vec<Tid> = synced.collect();
-        beside_a_writer(&mut view, &mut source, &synced)?;
+        live_end(&mut view, &mut source, &synced)?;
         let request = Request {
             source,
             identity: Identity::of(&found),
@@ -658,7 +658,7 @@ impl Scenario {
 }
 
 /// As `mirror-stream` has it: up to the newest TID that the view shows.
-fn beside_a_writer(view: &mut View, source: &mut SourcePfs, synced: &[Tid]) -> Result<()> {
+fn live_end(view: &mut View, source: &mut SourcePfs, synced: &[Tid]) -> Result<()> {
     let least = synced.iter().min().map_or(Tid::ZERO, |tid| tid.next());
     let floor = Tid(source.data.sync_beg_tid.get());
     source.beside_a_writer(view, least.max(floor), &mut ())
@@ -760,7 +760,7 @@ fn what_vanishes_between_two_halves_of_a_pass() {
             let found = found.expect("the master");
             let mut source = SourcePfs::from(&found);
             let synced = slave.synced();
-            beside_a_writer(&mut view, &mut source, &[synced]).expect("a sound master");
+            live_end(&mut view, &mut source, &[synced]).expect("a sound master");
             let request = Request {
                 source,
                 identity: Identity::of(&found),

@@ -146,19 +146,21 @@ pub fn read_stream(args: &MirrorReadStreamArgs, cx: &Context) -> Outcome {
     };
     let from = (args.begin, args.interval);
     let mut views = Views::new(cx, &args.spec, from, &mut listens)?;
-    give_on(cx, &mut views, out, answers, &args.spec.to_string())
+    give_on(cx, &mut views, out, answers, (&args.spec.to_string(), None))
 }
 
-/// Gives what a followed source has, until it is to end: to a target, where one has `answers`.
+/// Gives what a followed source has, until it is to end: to a target, where one has `answers`. Source
+/// and target have names.
 pub(super) fn give_on(
     cx: &Context,
     views: &mut Views<'_>,
     out: impl Write,
     answers: Option<impl Read>,
-    name: &str,
+    (name, target): (&str, Option<&str>),
 ) -> Outcome {
     let mut sink = Sink::new(out, cx.global.bandwidth.filter(|rate| *rate > 0));
     let (mut teller, mut report) = (Teller::new(cx), Report::default());
+    teller.target = target;
     let ended = {
         let mut meter = cx.meter("mirror-read-stream", "records");
         let mut edge = Edge {
@@ -434,6 +436,12 @@ struct Teller<'a> {
     window: Option<Window>,
     /// When it was last said how far the batch is.
     said: Option<Instant>,
+    /// The slave at the other end, where a source is followed for it.
+    target: Option<&'a str>,
+    /// When the batch began, and what the stream had sent before.
+    began: (Instant, u64),
+    /// What the stream has sent, in bytes.
+    sent: u64,
 }
 
 /// Between two words on how far a batch is. (The original rewrites one line after every 512 KiB.)
@@ -446,24 +454,63 @@ impl<'a> Teller<'a> {
             dots: 0,
             window: None,
             said: None,
+            target: None,
+            began: (Instant::now(), 0),
+            sent: 0,
         }
     }
 
     fn tell(&mut self, event: &Event<'_>) {
         self.words(event);
+        let manager = self.cx.ui.manager();
         let (name, fields) = match event {
             Event::Prescan(split) => ("prescan", json!({"split": split})),
             Event::Prescanned { chunks, total } => (
                 "prescanned",
                 json!({"chunks": chunks.len(), "bytes": total}),
             ),
-            Event::Batch { window, estimate } => ("batch", batch(window, *estimate)),
+            Event::Batch { window, estimate } => {
+                manager.ready();
+                self.began = (Instant::now(), self.sent);
+                ("batch", batch(window, *estimate))
+            }
             Event::Damage(damage) => ("damage", damage_event(damage)),
-            Event::Acknowledged(tid) => ("acknowledged", json!({"tid": hex(tid.0)})),
-            Event::PrescanChunk | Event::NoWork | Event::Scanned { .. } => return,
+            Event::Acknowledged(tid) => {
+                let name = self.target.unwrap_or("the target");
+                manager.ready();
+                manager.status(format_args!("{name}: as of {tid}"));
+                self.acknowledged(*tid)
+            }
+            Event::Scanned { bytes, .. } => {
+                self.sent = *bytes;
+                return;
+            }
+            Event::PrescanChunk | Event::NoWork => return,
         };
         // The summary notices if nobody reads events any more.
         let _ = self.cx.events.emit(name, fields);
+        if let Event::Acknowledged(_) = event {
+            // Whoever waits for that sees it now, not when a buffer is full.
+            let _ = self.cx.flush();
+        }
+    }
+
+    /// The event of an acknowledgement: that of a pass, where a source is followed.
+    fn acknowledged(&self, tid: Tid) -> (&'static str, Value) {
+        let Some(target) = self.target else {
+            return ("acknowledged", json!({"tid": hex(tid.0)}));
+        };
+        let window = self
+            .window
+            .map(|window| json!({"begin": hex(window.begin.0), "end": hex(window.end.0)}));
+        let fields = json!({
+            "target": target,
+            "window": window,
+            "sync_end_tid": hex(tid.0),
+            "stream_bytes": self.sent.saturating_sub(self.began.1),
+            "ack_latency": self.began.0.elapsed().as_secs_f64(),
+        });
+        ("pass", fields)
     }
 
     fn words(&mut self, event: &Event<'_>) {

@@ -21,6 +21,7 @@ pub mod history;
 pub mod input;
 pub mod json;
 mod links;
+pub mod manager;
 pub mod manual;
 pub mod mirror;
 pub mod mirror_dump;

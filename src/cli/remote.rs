@@ -140,7 +140,7 @@ impl<'a> Ends<'a> {
 
     /// From this machine to `there`.
     fn give(&self, source: &Spec, there: &Remote, program: &OsString) -> Result<Ended> {
-        let name = source.to_string();
+        let (name, target) = (source.to_string(), Spec::Remote(there.clone()).to_string());
         let Some(interval) = self.interval else {
             let mut opened = open(self.cx, source)?;
             let mut peer = self.start(there, program, "mirror-write")?;
@@ -155,7 +155,7 @@ impl<'a> Ends<'a> {
         let ended = match Views::new(self.cx, source, (None, interval), &mut listens) {
             Ok(mut views) => {
                 let from = Input::new(self.cx, &from);
-                mirror::give_on(self.cx, &mut views, to, Some(from), &name)
+                mirror::give_on(self.cx, &mut views, to, Some(from), (&name, Some(&target)))
             }
             Err(error) => {
                 drop(to);
@@ -254,6 +254,7 @@ impl<'a> Ends<'a> {
     fn relayed(&self, mut reader: Peer, mut writer: Peer) -> Result<(Gone, Gone)> {
         let (mut to_reader, from_reader) = reader.ends()?;
         let (mut to_writer, mut from_writer) = writer.ends()?;
+        self.cx.ui.manager().ready();
         // Whoever ends closes its side, and the other one hears the end of the bytes.
         thread::spawn(move || io::copy(&mut from_writer, &mut to_reader).map(drop));
         let mut from_reader = self.paced(from_reader);

@@ -249,7 +249,11 @@ fn is_intact_patiently(set: &mut VolumeSet, scanner: &mut Scanner) -> Result<()>
             Intact::Unclear => std::thread::sleep(PAUSE),
         }
     }
-    Err(expired("the log was written around its start"))
+    Err(written_around())
+}
+
+fn written_around() -> Error {
+    expired("the log was written around its start")
 }
 
 /// The root header as the device has it now.

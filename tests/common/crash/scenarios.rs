@@ -334,6 +334,7 @@ pub fn mirror(version: u32, seed: u64, how: Mirroring) -> Scenario {
         window: window::one_way(&pfs, Asked { begin, end: None }, None).expect("a window"),
         split: None,
         accept_damage: false,
+        live: false,
     };
     streams.push(streams::stream(&mut view, &request, &mut ()).0);
     let uuid = slave::master_of(&streams[0]);
