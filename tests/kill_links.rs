@@ -1,6 +1,7 @@
-//! `mirror-copy` over a link to another program, killed at random: this end, the other end, or the
-//! link between them. After every round the slave is sound, is as of its TID what the master was then,
-//! and has all that was acknowledged; left alone, a copy makes it what the master is.
+//! `mirror-copy` and `mirror-stream` over links to other programs, killed at random: this end, the other
+//! end, or the link between them. After every round the slave is sound, is as of its TID what the master
+//! was then, and has all that was acknowledged; left alone, a copy makes it what the master is. A stream
+//! that has lost its other end comes back by itself.
 
 mod common;
 
@@ -35,10 +36,12 @@ if [ -n "$MALLET_LINKED" ]; then
     exec 3<&0
     sh -c 'echo $$ > "$0.up.link"; exec cat' "$end" <&3 >"$end.in" 3<&- &
     up=$!
-    sh -c 'echo $$ > "$0.far"; exec "$MALLET_PROGRAM" "$@"' "$end" "$@" <"$end.in" 3<&- |
-    sh -c 'echo $$ > "$0.down.link"; exec cat' "$end" 3<&-
-    kill $up 2> /dev/null
-    exit 0
+    {
+        sh -c 'echo $$ > "$0.far"; exec "$MALLET_PROGRAM" "$@"' "$end" "$@" <"$end.in"
+        echo $? > "$end.status"
+    } 3<&- | sh -c 'echo $$ > "$0.down.link"; exec cat' "$end" 3<&- || exit 255
+    kill $up 2> /dev/null || exit 255
+    exit "$(cat "$end.status")"
 else
     echo $$ > "$end.far"
     exec "$MALLET_PROGRAM" "$@"
@@ -62,6 +65,7 @@ struct Tally {
     link: u64,
     whole: u64,
     live: u64,
+    acks: u64,
 }
 
 impl Tally {
@@ -125,6 +129,105 @@ impl Place {
         command
     }
 
+    /// Source and target, of which one or both are elsewhere.
+    fn ends(&mut self) -> (String, String) {
+        let (master, slave) = (self.master.spec(), format!("{}#1", text(&self.slave)));
+        let far = |spec: &str| format!("host:{spec}");
+        match self.random.below(3) {
+            0 => (master, far(&slave)),
+            1 => (far(&master), slave),
+            _ => (far(&master), far(&slave)),
+        }
+    }
+
+    /// Forgets who was who.
+    fn fresh_pids(&self) -> PathBuf {
+        let fresh = self.pids();
+        let _ = fs::remove_dir_all(&fresh);
+        fs::create_dir(&fresh).expect("a folder");
+        fresh
+    }
+
+    fn struck(&mut self, victim: Victim) {
+        match victim {
+            Victim::Nobody => self.tally.whole += 1,
+            Victim::Here => self.tally.here += 1,
+            Victim::There => self.tally.there += 1,
+            Victim::Link => self.tally.link += 1,
+        }
+    }
+
+    /// A stream beside a writer, one of whose ends is killed. It comes back by itself, if it is not the
+    /// one; asked to end it does.
+    fn stream(&mut self, round: u64) {
+        let victim = [Victim::Here, Victim::There, Victim::Link][self.random.below(3) as usize];
+        let (from, to) = self.ends();
+        let words = [
+            "mirror-stream",
+            "-y",
+            "--json",
+            "--progress",
+            "never",
+            &from,
+            &to,
+        ];
+        let fresh = self.fresh_pids();
+        let linked = victim == Victim::Link || self.random.below(4) == 0;
+        let mut command = self.command(&words, linked);
+        let (events, errors) = (
+            self.folder.path().join("events"),
+            self.folder.path().join("errors"),
+        );
+        command
+            .stdout(File::create(&events).expect("a file"))
+            .stderr(File::create(&errors).expect("a file"));
+        let delay = Duration::from_millis(self.random.below(1500));
+        let what = format!(
+            "seed {}, stream {round}, {victim:?}, {from} to {to}",
+            self.seed
+        );
+        let read = |path: &PathBuf| fs::read_to_string(path).unwrap_or_default();
+        let said = || format!("{what}: {}{}", read(&errors), read(&events));
+        let acks = || acknowledged(&read(&events)).len();
+        let over = AtomicBool::new(false);
+        let (master, random) = (&mut self.master, &mut self.random);
+        let (killed, back) = thread::scope(|scope| {
+            let _over = Over(&over);
+            scope.spawn(|| master.write(&over));
+            let mut stream = Running(command.spawn().expect("the program runs"));
+            thread::sleep(delay);
+            let killed = strike(&mut stream.0, &fresh, victim, random);
+            if killed && victim == Victim::Here {
+                let _ = stream.0.wait();
+                return (killed, Duration::ZERO);
+            }
+            let (start, before) = (Instant::now(), acks());
+            // One may have been on its way.
+            while acks() < before + 2 {
+                let ended = stream.0.try_wait().expect("a child");
+                assert!(ended.is_none(), "it ended: {}", said());
+                assert!(start.elapsed() < LIMIT, "it does not come back: {}", said());
+                thread::sleep(Duration::from_millis(20));
+            }
+            let back = start.elapsed();
+            let pid = Pid::from_raw(stream.0.id().try_into().expect("a pid"));
+            kill(pid, Signal::SIGTERM).expect("it is ours");
+            let ended = stream.0.wait().expect("a child");
+            assert_eq!(ended.code(), Some(0), "{}", said());
+            (killed, back)
+        });
+        assert!(!read(&errors).contains("panicked"), "{}", said());
+        let told = acknowledged(&read(&events));
+        println!(
+            "{what}: killed {killed}, {} acks, back after {back:?}",
+            told.len()
+        );
+        let floor = told.iter().copied().fold(self.floor, Tid::max);
+        self.floor = floor.max(inspect(&self.slave, &self.master, floor, &told));
+        self.struck(if killed { victim } else { Victim::Nobody });
+        self.tally.acks += told.len() as u64;
+    }
+
     /// One copy, in one of the directions; what came of it is right.
     fn round(&mut self, round: u64) {
         let victim = match self.random.below(10) {
@@ -133,13 +236,7 @@ impl Place {
             4..=6 => Victim::There,
             _ => Victim::Link,
         };
-        let (master, slave) = (self.master.spec(), format!("{}#1", text(&self.slave)));
-        let far = |spec: &str| format!("host:{spec}");
-        let (from, to) = match self.random.below(3) {
-            0 => (master, far(&slave)),
-            1 => (far(&master), slave),
-            _ => (far(&master), far(&slave)),
-        };
+        let (from, to) = self.ends();
         // A far source is not read beside a writer.
         let live = !from.starts_with("host:") && self.random.below(2) == 0;
         let changes = self.random.below(12);
@@ -152,9 +249,7 @@ impl Place {
             words.extend(["-S", "100k"]);
         }
         words.extend([&*from, &*to]);
-        let fresh = self.pids();
-        let _ = fs::remove_dir_all(&fresh);
-        fs::create_dir(&fresh).expect("a folder");
+        let fresh = self.fresh_pids();
         let linked = victim == Victim::Link || self.random.below(4) == 0;
         let command = self.command(&words, linked);
         let whole = self.whole;
@@ -198,16 +293,10 @@ impl Place {
             acks.len(),
             self.floor
         );
-        let before = self.floor;
-        // Views of a window in between are not kept.
-        let synced = inspect_if(&self.slave, &self.master, before, !words.contains(&"-S"));
+        let synced = inspect(&self.slave, &self.master, self.floor, &[]);
         self.floor = self.floor.max(synced);
-        match (killed, victim) {
-            (false, _) => self.tally.whole += 1,
-            (true, Victim::Here) => self.tally.here += 1,
-            (true, Victim::There) => self.tally.there += 1,
-            (true, _) => self.tally.link += 1,
-        }
+        self.struck(if killed { victim } else { Victim::Nobody });
+        self.tally.acks += acks.len() as u64;
         self.tally.live += u64::from(live);
         // About as many shall be killed in the middle as come to an end by themselves.
         if victim != Victim::Nobody {
@@ -218,10 +307,6 @@ impl Place {
             equal(&self.slave, &self.master);
         }
     }
-}
-
-fn inspect_if(slave: &Path, master: &Master, floor: Tid, _whole: bool) -> Tid {
-    inspect(slave, master, floor, &[])
 }
 
 /// How a copy ended.
@@ -323,15 +408,23 @@ fn strike_one(path: &Path, pids: &Path) -> bool {
     is_ours && kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok()
 }
 
-#[test]
-fn copies_over_links() {
-    let seeds = 0..common::soak(1);
+/// A program that does not outlive the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// All seeds of one kind, with so many rounds each.
+fn all(what: &str, base: u64, rounds: u64, round: fn(&mut Place, u64)) {
+    let seeds = base..base + common::soak(1);
     let mut all = Tally::default();
     for seed in seeds.clone() {
         let mut place = Place::new(seed);
-        for round in 0..ROUNDS {
-            place.round(round);
-        }
+        (0..rounds).for_each(|n| round(&mut place, n));
         // Left alone.
         place.master.mark();
         let (from, to) = (
@@ -344,29 +437,38 @@ fn copies_over_links() {
         let output = output.expect("the program");
         assert!(output.status.success(), "seed {seed}: {output:?}");
         equal(&place.slave, &place.master);
-        let Tally {
-            here,
-            there,
-            link,
-            whole,
-            live,
-        } = place.tally;
-        all.here += here;
-        all.there += there;
-        all.link += link;
-        all.whole += whole;
-        all.live += live;
+        let tally = place.tally;
+        all.here += tally.here;
+        all.there += tally.there;
+        all.link += tally.link;
+        all.whole += tally.whole;
+        all.live += tally.live;
+        all.acks += tally.acks;
     }
     // Not by a macro that the test runner captures: how much was tried is to be seen.
     let _ = writeln!(
         std::io::stderr(),
-        "kill, over links: seeds {seeds:?}, {} copies killed ({} this end, {} the other end, {} the link), \
-         {} not, {} of all beside a writer; 0 differences",
+        "kill, {what} over links: seeds {seeds:?}, {} killed ({} this end, {} the other end, {} the \
+         link), {} not, {} of all beside a writer; 0 differences, {} acknowledgements kept",
         all.killed(),
         all.here,
         all.there,
         all.link,
         all.whole,
         all.live,
+        all.acks,
     );
+}
+
+#[test]
+fn copies() {
+    all("copies", 0, ROUNDS, Place::round);
+}
+
+#[test]
+fn streams() {
+    all("streams", 500, ROUNDS / 4, |place, n| {
+        place.stream(n);
+        place.tally.live += 1;
+    });
 }

@@ -74,6 +74,7 @@ struct Tally {
     overwritten: u64,
     cut_off: u64,
     restless: u64,
+    undone: u64,
     /// Acknowledgements, and those of passes that went on.
     acks: u64,
     resumed: u64,
@@ -101,6 +102,7 @@ impl std::ops::AddAssign for Tally {
             (&mut self.overwritten, other.overwritten),
             (&mut self.cut_off, other.cut_off),
             (&mut self.restless, other.restless),
+            (&mut self.undone, other.undone),
             (&mut self.acks, other.acks),
             (&mut self.resumed, other.resumed),
             (&mut self.taken_back, other.taken_back),
@@ -129,6 +131,7 @@ impl Tally {
             () if has("written around") => &mut self.overwritten,
             () if has("log ends before") => &mut self.cut_off,
             () if has("hold still") => &mut self.restless,
+            () if has("taken back") => &mut self.undone,
             () => panic!("expired for an unknown reason: {text}"),
         };
         *count += 1;
@@ -716,7 +719,7 @@ fn passes_beside_a_writer() {
     let share = tally.discarded as f64 * 100.0 / tally.passes as f64;
     let text = format!(
         "live, simulated: seeds {seeds:?}, {} passes: {} acknowledged, {} idle, {} stopped, {} \
-         discarded ({share:.1} %: {} freed, {} written around, {} cut off, {} restless); 0 differences \
+         discarded ({share:.1} %: {} freed, {} written around, {} cut off, {} taken back, {} restless); 0 differences \
          in {} acknowledgements",
         tally.passes,
         tally.acknowledged,
@@ -726,6 +729,7 @@ fn passes_beside_a_writer() {
         tally.freed,
         tally.overwritten,
         tally.cut_off,
+        tally.undone,
         tally.restless,
         tally.acks,
     );
