@@ -10,6 +10,7 @@ use common::busy::{Busy, MASTER};
 use common::crash::state::{Digest, pfs_digest, short};
 use common::crash::timeline::Random;
 use common::crash::trial::checked;
+use common::tally::Tally;
 use common::{fresh, oracle};
 use mallet::error::{Class, Error, Result};
 use mallet::format::volume::VolumeHeader;
@@ -55,86 +56,6 @@ impl Progress for After {
             left => left - 1,
         };
         Ok(())
-    }
-}
-
-/// What came of all passes.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    passes: u64,
-    /// Ended with an acknowledgement for some slave.
-    acknowledged: u64,
-    /// Had nothing to say.
-    idle: u64,
-    /// Stopped by the test.
-    stopped: u64,
-    /// The view expired: all of them, and why.
-    discarded: u64,
-    freed: u64,
-    overwritten: u64,
-    cut_off: u64,
-    restless: u64,
-    undone: u64,
-    /// Acknowledgements, and those of passes that went on.
-    acks: u64,
-    resumed: u64,
-    taken_back: u64,
-    /// While a view was read: commits, times the log was filled, crashes.
-    commits: u64,
-    storms: u64,
-    purges: u64,
-    crashes: u64,
-    power_cuts: u64,
-    prunings: u64,
-    full: u64,
-    half_done: u64,
-}
-
-impl std::ops::AddAssign for Tally {
-    fn add_assign(&mut self, other: Tally) {
-        let pairs = [
-            (&mut self.passes, other.passes),
-            (&mut self.acknowledged, other.acknowledged),
-            (&mut self.idle, other.idle),
-            (&mut self.stopped, other.stopped),
-            (&mut self.discarded, other.discarded),
-            (&mut self.freed, other.freed),
-            (&mut self.overwritten, other.overwritten),
-            (&mut self.cut_off, other.cut_off),
-            (&mut self.restless, other.restless),
-            (&mut self.undone, other.undone),
-            (&mut self.acks, other.acks),
-            (&mut self.resumed, other.resumed),
-            (&mut self.taken_back, other.taken_back),
-            (&mut self.commits, other.commits),
-            (&mut self.storms, other.storms),
-            (&mut self.purges, other.purges),
-            (&mut self.crashes, other.crashes),
-            (&mut self.power_cuts, other.power_cuts),
-            (&mut self.prunings, other.prunings),
-            (&mut self.full, other.full),
-            (&mut self.half_done, other.half_done),
-        ];
-        for (sum, one) in pairs {
-            *sum += one;
-        }
-    }
-}
-
-impl Tally {
-    fn expired(&mut self, error: &Error) {
-        self.discarded += 1;
-        let text = error.to_string();
-        let has = |words: &str| text.contains(words);
-        let count = match () {
-            () if has("is free") || has("was freed") => &mut self.freed,
-            () if has("written around") => &mut self.overwritten,
-            () if has("log ends before") => &mut self.cut_off,
-            () if has("hold still") => &mut self.restless,
-            () if has("taken back") => &mut self.undone,
-            () => panic!("expired for an unknown reason: {text}"),
-        };
-        *count += 1;
     }
 }
 

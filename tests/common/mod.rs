@@ -20,6 +20,7 @@ pub mod receiver;
 pub mod records;
 pub mod slave;
 pub mod streams;
+pub mod tally;
 pub mod unpack;
 pub mod victim;
 
