@@ -282,7 +282,7 @@ impl Slave {
         let new = NewPfs {
             kind: Kind::Slave,
             id: Some(SLAVE),
-            fresh: [[seed as u8; 16], [0x5a; 16]],
+            fresh: [[seed as u8; 16], [0xAB; 16]],
             settings: &settings,
             link: None,
         };

@@ -150,7 +150,7 @@ impl Busy {
         let pfs = NewPfs {
             kind: Kind::Master,
             id: Some(MASTER),
-            fresh: [[seed as u8 | 1; 16], [seed as u8 | 2; 16]],
+            fresh: [[seed as u8; 16], [0xBA; 16]],
             settings: &Settings::default(),
             link: None,
         };
@@ -466,7 +466,7 @@ impl Busy {
         let mut txn = store.begin(now)?;
         Ops::new(MASTER).set_attributes(&mut txn, file.obj, &what)?;
         txn.commit()?;
-        Ok(())
+        self.note(store)
     }
 
     /// The PFS's record changed: slaves in the middle of a pass are to begin anew.
@@ -476,7 +476,8 @@ impl Busy {
             label: Some(format!("label-{now}").into_bytes()),
             ..Settings::default()
         };
-        pfs_ops::update(store, MASTER, &settings, now).map(drop)
+        pfs_ops::update(store, MASTER, &settings, now)?;
+        self.note(store)
     }
 
     /// Fills the log once round and more, with what says nothing about PFS 1.
@@ -494,7 +495,7 @@ impl Busy {
             txn.commit()?;
         }
         self.done.storms += 1;
-        Ok(())
+        self.note(store)
     }
 
     /// Everything goes, its history too, and as much comes in its place: whole big-blocks are freed and

@@ -2,10 +2,11 @@
 //! a slave, and what must hold of it.
 
 use super::busy::{Busy, Journal, MASTER, quick_digest};
+use super::crash::state::Digest;
 use super::crash::timeline::Random;
-use super::crash::trial::checked;
 use super::program::{err, run, status, text};
-use mallet::format::Tid;
+use mallet::check::{self, Finding, Severity};
+use mallet::format::{Rule, Tid};
 use mallet::fs::pfs;
 use mallet::fs::recover;
 use mallet::io::lock::{self, Lock, LockGuard};
@@ -153,24 +154,72 @@ fn quiet(path: &Path) -> (View, LockGuard) {
 /// The slave on `path` is sound, has at least `floor`, and is as of its TID and as of all of `acks`
 /// what the master was. Gives its TID, 0 if there is no slave yet.
 pub fn inspect(path: &Path, master: &Master, floor: Tid, acks: &[Tid]) -> Tid {
-    let (mut view, _lock) = quiet(path);
-    checked(&mut view).expect("a sound slave");
-    let Some(found) = pfs::load(&mut view, MASTER).expect("a table") else {
+    let Some((synced, digest)) = state(path, &[]) else {
         assert_eq!(floor, Tid::ZERO, "the slave is gone");
         return Tid::ZERO;
     };
-    let synced = found.data.sync_end_tid();
     assert!(synced >= floor, "acknowledged {floor}, and it has {synced}");
-    let own = (synced > Tid(1)).then_some(synced);
-    for tid in acks.iter().copied().chain(own) {
-        let ours = quick_digest(&mut view, tid).expect("a readable slave");
-        let journal = master.journal.lock().expect("no panic");
+    let (mut view, _lock) = quiet(path);
+    let digest_of = |tid| quick_digest(&mut view, tid).expect("a readable slave");
+    let mut states: Vec<_> = acks
+        .iter()
+        .copied()
+        .zip(acks.iter().copied().map(digest_of))
+        .collect();
+    if synced > Tid(1) {
+        states.push((synced, digest));
+    }
+    let journal = master.journal.lock().expect("no panic");
+    for (tid, digest) in states {
         assert!(
-            journal.has(tid, &ours),
+            journal.has(tid, &digest),
             "the slave as of {tid} is not what its master ever was"
         );
     }
     synced
+}
+
+/// The TID of the slave on `path`, and what it is as of that; `None` if there is no slave yet. It is
+/// sound, but for these rules.
+pub fn state(path: &Path, but: &[Rule]) -> Option<(Tid, Digest)> {
+    let (mut view, _lock) = quiet(path);
+    let options = check::Options {
+        data: true,
+        ..check::Options::default()
+    };
+    let mut errors = Vec::new();
+    let mut note = |finding: Finding| {
+        if finding.severity == Severity::Error && !but.contains(&finding.fault.rule) {
+            errors.push(format!("{} ({})", finding.fault, finding.detail));
+        }
+    };
+    check::run(&mut view, &options, &mut note, &mut ()).expect("a check to its end");
+    assert!(errors.is_empty(), "the slave is not sound: {errors:#?}");
+    let found = pfs::load(&mut view, MASTER).expect("a table")?;
+    let synced = found.data.sync_end_tid();
+    let digest = quick_digest(&mut view, synced).expect("a readable slave");
+    Some((synced, digest))
+}
+
+/// What the master, to which nobody writes, shows as of `tid` now.
+pub fn shown(master: &Master, tid: Tid) -> Digest {
+    let (mut view, _lock) = quiet(&master.path);
+    quick_digest(&mut view, tid).expect("a readable master")
+}
+
+/// What a slave has that may be written to meanwhile; 0 if that does not show.
+pub fn seen(path: &Path) -> Tid {
+    let look = || {
+        let device = open(path, &OpenOptions::default())?;
+        let options = ViewOptions {
+            live: true,
+            ..ViewOptions::default()
+        };
+        let mut view = View::open(VolumeSet::open(vec![device])?, &options)?;
+        pfs::load(&mut view, MASTER)
+    };
+    let found = look().ok().flatten();
+    found.map_or(Tid::ZERO, |found| found.data.sync_end_tid())
 }
 
 /// The slave on `path` is what the master is.
