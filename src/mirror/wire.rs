@@ -24,6 +24,16 @@ pub fn broken(at: u64, text: impl std::fmt::Display) -> Error {
     )
 }
 
+/// The error about an end that has not been heard for so long that it counts as gone: what a reader
+/// or writer of the link says with [`ErrorKind::TimedOut`].
+pub fn silent() -> Error {
+    Error::new(
+        Class::Protocol,
+        "nothing is heard of the other end any more; nothing that was acknowledged is lost, start \
+         again",
+    )
+}
+
 /// A record as it came.
 pub struct Record<'a> {
     /// Byte offset in the stream.
@@ -118,6 +128,7 @@ impl<R: Read> Records<R> {
                 Ok(0) => break,
                 Ok(n) => self.held.end += n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::TimedOut => return Err(silent()),
                 Err(e) => return Err(Error::io("reading the stream", e)),
             }
         }
@@ -287,6 +298,7 @@ fn write_error(error: io::Error) -> Error {
             Class::Protocol,
             "the stream's reader is gone; nothing it has not acknowledged is lost, start again",
         ),
+        ErrorKind::TimedOut => silent(),
         _ => Error::io("writing the stream", error),
     }
 }
