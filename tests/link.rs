@@ -13,12 +13,13 @@ use common::slave::{self, SLAVE, assert_sound, synced, view, visible};
 use common::soak;
 use common::streams::records;
 use mallet::error::Class;
+use mallet::format::mrecord::Capabilities;
 use mallet::format::record::PfsData;
 use mallet::format::{Key, Tid};
 use mallet::fs::pfs;
 use mallet::io::lock::{self, Lock};
 use mallet::io::sim::{SimDisk, Survive};
-use mallet::mirror::{read, write};
+use mallet::mirror::read;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
@@ -47,6 +48,9 @@ struct Tally {
     acknowledged: u64,
     /// Deaths of the target's process.
     deaths: u64,
+    /// Sessions that went on where one was interrupted, and those that took back what one left.
+    resumed: u64,
+    taken_back: u64,
 }
 
 /// A master whose PFS 1 changed in steps, of files of up to `size` bytes.
@@ -105,11 +109,7 @@ impl World {
             tally: Tally::default(),
             tids,
         };
-        let how = How {
-            end: world.tids[0],
-            split: None,
-            dirty_bytes: 256 << 10,
-        };
+        let how = How::plain(world.tids[0]);
         let ran = world.undisturbed(&world.slave.clone(), how, seed);
         world.slave = ran.slave;
         world.slave.forget_log();
@@ -132,8 +132,15 @@ impl World {
             ran.target.1.acknowledged.is_some()
         );
         self.assert_equal(&ran.slave, "undisturbed");
-        self.tally.sessions += 1;
+        self.count(&ran);
         ran
+    }
+
+    fn count(&mut self, ran: &Ran) {
+        self.tally.sessions += 1;
+        self.tally.deaths += u64::from(ran.link.dead().is_some());
+        self.tally.resumed += u64::from(ran.told.resumed);
+        self.tally.taken_back += u64::from(ran.told.taken_back);
     }
 
     /// The slave shows what its master shows as of the slave's TID.
@@ -160,7 +167,7 @@ impl World {
         let slave = self.slave.clone();
         let ran = self.disturbed_from(&slave, how, plan);
         let again = self.undisturbed(&ran.slave, how, plan.seed);
-        if plan.seed.is_multiple_of(64) {
+        if plan.seed % 64 == 0 {
             assert_sound(&again.slave);
         }
     }
@@ -170,8 +177,7 @@ impl World {
         let what = format!("{plan:?}, {how:?}");
         let ran = session(&self.master, slave, how, plan);
         let died = ran.link.dead().is_some();
-        self.tally.sessions += 1;
-        self.tally.deaths += u64::from(died);
+        self.count(&ran);
         for ended in [&ran.source.0, &ran.target.0] {
             let Err(error) = ended else { continue };
             self.tally.failed += 1;
@@ -213,10 +219,12 @@ impl World {
             failed,
             acknowledged,
             deaths,
+            resumed,
+            taken_back,
         } = self.tally;
         let text = format!(
             "link, {name}: {sessions} sessions, {failed} ends failed, {acknowledged} \
-             acknowledgements, {deaths} deaths, {:.1} s",
+             acknowledgements, {deaths} deaths, {resumed} resumed, {taken_back} taken back, {:.1} s",
             since.elapsed().as_secs_f64()
         );
         // Not by a macro that the test runner captures: this is to be seen.
@@ -225,12 +233,21 @@ impl World {
 }
 
 /// How a session of this seed is held: most in one batch, some in several; some with every record
-/// durable when it is applied.
+/// durable when it is applied; between two ends that go on at the record, or where one cannot.
 fn how(seed: u64, end: Tid) -> How {
+    let (all, none) = (Capabilities::ALL, Capabilities::NONE);
     How {
-        end,
         split: (seed % 3 == 1).then_some(8 << 10),
         dirty_bytes: [256 << 10, 0][usize::from(seed % 4 == 2)],
+        announces: [
+            (all, all),
+            (none, none),
+            (all, none),
+            (all, all),
+            (none, all),
+        ][(seed % 5) as usize],
+        group: [3, 20, 1 << 20][(seed % 7 % 3) as usize],
+        ..How::plain(end)
     }
 }
 
@@ -244,7 +261,8 @@ fn is_tried(number: u64, share: u64) -> bool {
 fn cut_at_every_byte() {
     let start = Instant::now();
     let mut world = World::new(1, 3, 14, 900);
-    for seed in 1..=3 {
+    // Both ways of holding a session, in one batch and in several.
+    for seed in [0, 1, 3, 10] {
         let how = how(seed, world.end());
         let slave = world.slave.clone();
         let ran = world.undisturbed(&slave, how, seed);
@@ -305,7 +323,8 @@ fn a_second_connection_is_refused() {
         move || {
             let _held = lock::acquire(&path, 0, Lock::Stream(SLAVE), Duration::ZERO).expect("free");
             at_work.send(()).expect("somebody waits");
-            session::take(&slave, how, 1, from, to, &mut write::Report::default())
+            let (mut report, mut told) = Default::default();
+            session::take(&slave, how, 1, (from, to), &mut report, &mut told)
         }
     });
     is_at_work.recv().expect("the lock is held");
@@ -336,11 +355,8 @@ fn anything_at_random() {
     for seed in 1..=soak(150) {
         let mut random = Random(seed << 8);
         let mut slave = world.slave.clone();
-        let how = How {
-            end: world.tids[1 + random.below(3) as usize],
-            ..how(seed, world.end())
-        };
         for _ in 0..1 + random.below(4) {
+            let how = how(random.next(), world.tids[1 + random.below(3) as usize]);
             let trouble = |random: &mut Random| {
                 let (way, at) = match random.below(3) {
                     0 => (Way::Back, random.below(800)),
@@ -368,6 +384,7 @@ fn anything_at_random() {
             slave = ran.slave;
             slave.forget_log();
         }
+        let how = how(random.next(), world.end());
         let again = world.undisturbed(&slave, how, seed);
         if seed % 16 == 0 {
             assert_sound(&again.slave);

@@ -10,7 +10,7 @@ use common::slave::{
 use common::streams::{self, Still, records, stream};
 use mallet::error::{Class, Result};
 use mallet::format::Tid;
-use mallet::format::mrecord::{self, Body, HEAD, Kind};
+use mallet::format::mrecord::{self, Body, Capabilities, HEAD, Kind};
 use mallet::format::record::PfsData;
 use mallet::fs::pfs;
 use mallet::io::sim::SimDisk;
@@ -44,9 +44,17 @@ fn words(bytes: &[u8]) -> String {
         .join(", ")
 }
 
+/// A target that can do more than the original.
+fn announcing() -> write::Request {
+    write::Request {
+        announces: Capabilities::ALL,
+        ..plain()
+    }
+}
+
 /// Applies a stream two-way; what the target said, and how it ended.
 fn answered(disk: &SimDisk, from: &[u8]) -> (String, Result<()>) {
-    let (mut said, mut report, request) = (Vec::new(), write::Report::default(), plain());
+    let (mut said, mut report, request) = (Vec::new(), write::Report::default(), announcing());
     let mut edge = write::Edge {
         now: &mut || NOW,
         progress: &mut (),
@@ -153,7 +161,10 @@ fn conversed(dir: &Path, answers: &[u8]) -> (Vec<u8>, Result<()>, read::Report) 
     let ended = read::converse(
         &mut volume,
         &request,
-        source.end,
+        read::TwoWay {
+            committed: source.end,
+            announces: Capabilities::ALL,
+        },
         &mut sink,
         &mut answers,
         &mut edge,

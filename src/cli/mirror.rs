@@ -7,12 +7,12 @@ use super::open::{Opened, open};
 use super::pfsd::Lines;
 use super::{Context, Exit, Outcome, show, size};
 use crate::error::{Class, Error, Result};
-use crate::format::mrecord::{Body, PfsdBody};
+use crate::format::mrecord::{Body, Capabilities, PfsdBody};
 use crate::format::node::Base;
 use crate::format::{Key, Tid};
 use crate::mirror::cycle::{Cycle, Found};
 use crate::mirror::dump::{self, Dump, Text};
-use crate::mirror::read::converse;
+use crate::mirror::read::{TwoWay, converse};
 use crate::mirror::wire::{Records, Sink, broken};
 use crate::mirror::{
     Asked, Clock, Counts, Damage, Edge, Event, Report, Request, SourcePfs, Window, plan, run,
@@ -144,10 +144,14 @@ pub(super) fn give(
             events: &mut |event| teller.tell(event),
         };
         let mut answers = Records::new(answers);
+        let how = TwoWay {
+            committed,
+            announces: Capabilities::ALL,
+        };
         converse(
             &mut opened.view,
             &request,
-            committed,
+            how,
             &mut sink,
             &mut answers,
             &mut edge,
@@ -376,7 +380,9 @@ impl<'a> Teller<'a> {
             Event::Batch { window, estimate } => ("batch", batch(window, *estimate)),
             Event::Damage(damage) => ("damage", damage_event(damage)),
             Event::Acknowledged(tid) => ("acknowledged", json!({"tid": hex(tid.0)})),
-            Event::PrescanChunk | Event::NoWork | Event::Scanned { .. } => return,
+            Event::PrescanChunk | Event::NoWork | Event::Scanned { .. } | Event::Agreed(_) => {
+                return;
+            }
         };
         // The summary notices if nobody reads events any more.
         let _ = self.cx.events.emit(name, fields);
@@ -432,8 +438,8 @@ impl<'a> Teller<'a> {
                 let text = format!("Mirror-read: the target has everything to {:016x}", tid.0);
                 ui.note(1, text);
             }
-            // Listed at the end.
-            Event::Damage(_) => {}
+            // Damage is listed at the end.
+            Event::Damage(_) | Event::Agreed(_) => {}
         }
     }
 
@@ -602,6 +608,10 @@ fn kind(body: &Body<'_>) -> &'static str {
         Body::Pass(_) => "pass",
         Body::Term => "term",
         Body::Idle => "idle",
+        Body::Source(_) => "source",
+        Body::Cursor { .. } => "cursor",
+        Body::Alive => "alive",
+        Body::Unreadable { .. } => "unreadable",
     }
 }
 
@@ -623,12 +633,16 @@ fn fields(at: u64, body: &Body<'_>) -> Value {
                 _ => fields,
             }
         }
-        Body::Skip { from, to } => {
+        Body::Skip { from, to } | Body::Unreadable { from, to } => {
             let bound = |base: &Base| key(&base.key());
             json!({"at": at, "from": bound(from), "to": bound(to)})
         }
         Body::Update(tid) => json!({"at": at, "tid": hex(*tid)}),
-        Body::Sync | Body::Idle | Body::Term => json!({"at": at}),
+        Body::Source(leaf) => json!({"at": at, "tid": hex(leaf.0)}),
+        Body::Cursor { key: base, end } => {
+            json!({"at": at, "key": key(&base.key()), "end": hex(end.0)})
+        }
+        Body::Sync | Body::Idle | Body::Term | Body::Alive => json!({"at": at}),
     }
 }
 

@@ -7,9 +7,11 @@ use super::open::{Writable, now_us, open_rw};
 use super::spec::Pfs;
 use super::{Context, Exit, Outcome, mirror, show, size};
 use crate::error::{Error, Result};
+use crate::format::mrecord::Capabilities;
 use crate::format::record::PfsData;
 use crate::fs::pfs_ops::{self, Kind, NewPfs, Settings};
 use crate::io::lock::{self, Lock};
+use crate::mirror::copy::Group;
 use crate::mirror::write::{Edge, Event, Report, Request, write};
 use crate::mirror::{Applied, Terms};
 use crate::store::Store;
@@ -64,6 +66,8 @@ pub(super) fn take(
             allow_older: cx.global.force,
             withhold: false,
         },
+        announces: Capabilities::ALL,
+        group: Group::default(),
     };
     let two_way = answers.is_some();
     let (mut report, mut teller) = (Report::default(), Teller::new(cx, name.to_owned(), two_way));
@@ -241,7 +245,18 @@ impl<'a> Teller<'a> {
                 return self.update(tid.0);
             }
             Event::Standing(tid) => return self.update(tid.0),
-            Event::Withheld(_) => {}
+            Event::Agreed(_) | Event::Owed(_) | Event::Withheld(_) => {}
+            Event::TakenBack(done) => {
+                let count = done.destroyed + done.undeleted;
+                let count = size::counted(count, "change", "changes");
+                let name = &self.name;
+                let text = format!("{name}: {count} of a pass that cannot be continued taken back");
+                ui.note(0, text);
+            }
+            Event::Resumed(key) => ui.note(
+                0,
+                format_args!("{}: resuming at object {:016x}", self.name, key.obj_id),
+            ),
             Event::Damage(damage) => ui.warn(damage),
             Event::Terminated => ui.note(1, "Mirror-write: received termination request"),
         }
@@ -278,6 +293,12 @@ impl<'a> Teller<'a> {
             Event::Withheld(done) => ("withheld", applied(done)),
             Event::Damage(damage) => ("damage", mirror::damage_event(damage)),
             Event::Terminated => ("terminated", json!({})),
+            Event::TakenBack(done) => (
+                "taken_back",
+                json!({"destroyed": done.destroyed, "undeleted": done.undeleted}),
+            ),
+            Event::Resumed(key) => ("resumed", json!({"obj": hex(key.obj_id.cast_unsigned())})),
+            Event::Agreed(_) | Event::Owed(_) => return Ok(()),
         };
         self.cx.events.emit(name, fields)
     }

@@ -2,6 +2,7 @@
 //! what the target says.
 
 use super::damage::{Damage, Damages};
+use super::ready::Identity;
 use super::session::{Action, Ended, Message, Session};
 use super::source::{Item, Source};
 use super::split::{self, Chunk, Histogram};
@@ -9,8 +10,9 @@ use super::throttle::Clock;
 use super::window::{SourcePfs, Window, untouched};
 use super::wire::{Records, Sink, broken};
 use crate::error::{Class, Error, Result};
-use crate::format::mrecord::{CRC_ERROR, DATA_CRC_BAD, Kind};
+use crate::format::mrecord::{CRC_ERROR, Capabilities, DATA_CRC_BAD, Kind};
 use crate::format::{Key, Tid};
+use crate::fs::pfs;
 use crate::progress::{Progress, Status};
 use crate::store::Fetch;
 use std::io::{Read, Write};
@@ -57,6 +59,8 @@ pub enum Event<'a> {
     },
     /// There is no work in the batch.
     NoWork,
+    /// Two-way: what both ends can do beyond the original.
+    Agreed(Capabilities),
     /// Two-way: the target has everything up to this TID, on stable media.
     Acknowledged(Tid),
     /// Something could not be read.
@@ -93,6 +97,9 @@ pub trait Output {
     /// A record of the B-Tree.
     fn item(&mut self, item: &Item) -> Result<()>;
 
+    /// Lets it say what the original does not know, if the target does.
+    fn agreed(&mut self, _: Capabilities) {}
+
     /// Hands on what was gathered if that is worth it, or in any case if `all`.
     fn flush(&mut self, clock: &mut dyn Clock, all: bool) -> Result<()>;
 
@@ -115,11 +122,15 @@ impl<W: Write> Output for Sink<W> {
             Item::Pass(leaf) => self.record(Kind::Pass as u32, leaf.as_bytes(), None),
             // A stream of bytes has one target.
             Item::Quiet { .. } => {}
-            Item::Skip { from, to, .. } => {
+            Item::Skip { from, to, damage } => {
                 let mut body = [0; 80];
                 body[..40].copy_from_slice(from.as_bytes());
                 body[40..].copy_from_slice(to.as_bytes());
-                self.record(Kind::Skip as u32, &body, None);
+                let kind = match damage {
+                    Some(_) if self.tells_damage() => Kind::Unreadable,
+                    _ => Kind::Skip,
+                };
+                self.record(kind as u32, &body, None);
             }
             Item::Record { leaf, data, damage } => {
                 let flags = match damage {
@@ -130,6 +141,10 @@ impl<W: Write> Output for Sink<W> {
             }
         }
         Ok(())
+    }
+
+    fn agreed(&mut self, what: Capabilities) {
+        self.tell_damage(what.has(Capabilities::RESUME));
     }
 
     fn flush(&mut self, clock: &mut dyn Clock, all: bool) -> Result<()> {
@@ -243,22 +258,35 @@ pub fn run<F: Fetch + ?Sized>(
     Ok(report)
 }
 
+/// What a two-way session needs beside what to stream.
+#[derive(Clone, Copy, Debug)]
+pub struct TwoWay {
+    /// The last TID that the target can have ([`Session::two_way`]).
+    pub committed: Tid,
+    /// What this end announces beyond the original.
+    pub announces: Capabilities,
+}
+
 /// Streams two-way: the target says in `answers` what it lacks, in place of the window that `request`
-/// has, and what it has acknowledged. `committed` is the last TID that it can have
-/// ([`Session::two_way`]). `report` is right after an error too.
+/// has, and what it has acknowledged. `report` is right after an error too.
 ///
 /// Errors, beyond those of [`run`]: class `Incompatible` if the target does not belong to this
 /// master, `Protocol` if it says what does not belong there, or is gone.
 pub fn converse<F: Fetch + ?Sized, R: Read>(
     fetch: &mut F,
     request: &Request,
-    committed: Tid,
+    how: TwoWay,
     out: &mut dyn Output,
     answers: &mut Records<R>,
     edge: &mut Edge<'_>,
     report: &mut Report,
 ) -> Result<()> {
-    let session = Session::two_way(request.pfs, committed);
+    let announces = match request.accept_damage {
+        // What is accepted is sent as if it were whole: nobody may go on behind it.
+        true => how.announces.both(Capabilities::ALIVE),
+        false => how.announces,
+    };
+    let session = Session::two_way(request.pfs, how.committed).announcing(announces);
     Run::new(request, out, edge, report).session(fetch, session, Some(answers))
 }
 
@@ -341,9 +369,14 @@ impl<'a, 'e> Run<'a, 'e> {
                     let Some(answers) = &mut answers else {
                         return Err(broken(0, "nobody answers"));
                     };
-                    let before = session.acknowledged();
+                    let before = (session.acknowledged(), session.agreed());
                     answers.hear(&mut session)?;
                     self.heard(&session, before);
+                }
+                Action::Identify => {
+                    let found = pfs::load(fetch, self.request.pfs.id)?;
+                    let identity = found.as_ref().map(Identity::of);
+                    session.identified(identity.map_or(Tid::ZERO, |identity| identity.leaf()));
                 }
                 Action::Plan => match self.windows(fetch) {
                     Ok(windows) => session.plan(windows),
@@ -364,8 +397,12 @@ impl<'a, 'e> Run<'a, 'e> {
     }
 
     /// Takes notice of what the target said.
-    fn heard(&mut self, session: &Session, before: Option<Tid>) {
+    fn heard(&mut self, session: &Session, (before, agreed): (Option<Tid>, Capabilities)) {
         let (has, acknowledged) = (session.target(), session.acknowledged());
+        if session.agreed() != agreed {
+            (self.edge.events)(&Event::Agreed(session.agreed()));
+            self.out.agreed(session.agreed());
+        }
         if let (Some(tid), None) = (has, self.report.target.0) {
             let floor = Tid(self.request.pfs.data.sync_beg_tid.get());
             self.window = Window {
@@ -374,6 +411,10 @@ impl<'a, 'e> Run<'a, 'e> {
                 resume: None,
             };
             self.report.target.0 = has;
+        }
+        if let Some(resume) = session.resume() {
+            self.window.end = self.request.pfs.end.max(resume.end);
+            self.window.resume = Some(resume);
         }
         if let Some(tid) = acknowledged.filter(|_| acknowledged != before) {
             self.report.target.1 = acknowledged;
@@ -451,7 +492,9 @@ impl<'a, 'e> Run<'a, 'e> {
             Key::pfs_min(self.request.pfs.id),
             Key::pfs_max(self.request.pfs.id),
         );
-        Ok(window.is_empty() || untouched(fetch, from, to, window.begin)?)
+        // What a target got of an interrupted batch is to be acknowledged, or taken back.
+        let resumed = window.resume.is_some() && self.report.target.0.is_some();
+        Ok(!resumed && (window.is_empty() || untouched(fetch, from, to, window.begin)?))
     }
 
     /// Tells how far the stream is; an error ends it.

@@ -2,12 +2,13 @@
 
 use super::arrival::{TID_LIMIT, refused};
 use super::dump::name;
+use super::lane::key_in;
 use super::target::same_master;
-use super::window::{SourcePfs, Window};
+use super::window::{Resume, SourcePfs, Window};
 use crate::error::{Class, Error, Result};
-use crate::format::Tid;
-use crate::format::mrecord::{self, Body, Kind, PFSD, SHORT, padded};
+use crate::format::mrecord::{self, Body, Capabilities, Kind, PFSD, SHORT, padded};
 use crate::format::record::PfsData;
+use crate::format::{Key, Tid};
 use std::collections::VecDeque;
 
 /// A record of the session, as opposed to those of the B-Tree.
@@ -16,6 +17,10 @@ use std::collections::VecDeque;
 pub enum Message {
     /// A PFS's state.
     Pfsd(PfsData),
+    /// The same, with what its end can do beyond the original: the first of a batch.
+    Hello(PfsData, Capabilities),
+    /// When the source's PFS record was created.
+    Source(Tid),
     /// The batch is complete: the target may acknowledge it.
     Sync,
     /// The batch is over and gives nothing to acknowledge.
@@ -29,6 +34,8 @@ impl Message {
     pub fn append(&self, out: &mut Vec<u8>) {
         match self {
             Message::Pfsd(pfs) => mrecord::append_pfsd(out, pfs, 0),
+            Message::Hello(pfs, what) => mrecord::append_pfsd(out, pfs, what.0),
+            Message::Source(leaf) => mrecord::append_source(out, *leaf),
             Message::Sync => mrecord::append_mark(out, Kind::Sync),
             Message::Idle => mrecord::append_mark(out, Kind::Idle),
             Message::Term => mrecord::append_mark(out, Kind::Term),
@@ -38,7 +45,7 @@ impl Message {
     /// How many bytes those are.
     pub fn stream_bytes(&self) -> u64 {
         padded(match self {
-            Message::Pfsd(_) => PFSD,
+            Message::Pfsd(_) | Message::Hello(..) => PFSD,
             _ => SHORT,
         }) as u64
     }
@@ -52,6 +59,8 @@ pub enum Action {
     Send(Message),
     /// Take the target's next record, and show it with [`Session::take`]. Two-way only.
     Take,
+    /// Find when the source's PFS record was created, and tell it with [`Session::identified`].
+    Identify,
     /// Decide on the windows of the batches to come, and tell them with [`Session::plan`].
     Plan,
     /// Send what is in this window, and tell how it ended with [`Session::bulk_ended`].
@@ -80,6 +89,12 @@ enum State {
     Hello,
     /// The target's PFSD comes next.
     Greeting,
+    /// The target is to be told what its cursor knows the source by.
+    Identify,
+    /// It is told: this.
+    Identified(Tid),
+    /// The target's cursor comes next.
+    Cursor,
     /// The windows are to be decided on.
     Plan,
     /// The state of the PFS at the window's end comes next.
@@ -101,7 +116,8 @@ enum State {
 /// with damage does not end with SYNC, and no later one does: whoever acknowledges a TID
 /// acknowledges everything up to it.
 ///
-/// Two-way, the target's PFSD follows the first of a batch, and its UPDATE the mark at the end. A
+/// Two-way, the target's PFSD follows the first of a batch, and its UPDATE the mark at the end. Where
+/// both ends can go on at the record, SOURCE and the target's CURSOR come behind the first two. A
 /// stream stopped on request ends with TERM at once: nobody waits for an UPDATE that does not come.
 #[derive(Debug)]
 pub struct Session {
@@ -111,6 +127,13 @@ pub struct Session {
     state: State,
     damaged: bool,
     two_way: bool,
+    /// What this end announces, and what both ends can do.
+    announces: Capabilities,
+    agreed: Capabilities,
+    /// Whether the target has been told what it knows the source by.
+    identified: bool,
+    /// Where the target says that an interrupted batch goes on.
+    resume: Option<Resume>,
     /// What the target said last that it has.
     target: Option<Tid>,
     acknowledged: Option<Tid>,
@@ -128,6 +151,10 @@ impl Session {
             state: State::Hello,
             damaged: false,
             two_way: false,
+            announces: Capabilities::NONE,
+            agreed: Capabilities::NONE,
+            identified: false,
+            resume: None,
             target: None,
             acknowledged: None,
             committed: pfs.end,
@@ -143,6 +170,25 @@ impl Session {
             committed,
             ..Session::one_way(pfs, pfs.end)
         }
+    }
+
+    /// The same for an end of a two-way session that can do `what` beyond the original.
+    pub fn announcing(self, what: Capabilities) -> Session {
+        Session {
+            announces: what,
+            ..self
+        }
+    }
+
+    /// What both ends can do beyond the original, once the target has answered.
+    pub fn agreed(&self) -> Capabilities {
+        self.agreed
+    }
+
+    /// Where the next batch goes on, if one was interrupted: in the source's PFS. It ends at the
+    /// earliest where that one would have.
+    pub fn resume(&self) -> Option<Resume> {
+        self.resume
     }
 
     /// What the target said last that it has, before the batch that is open.
@@ -162,10 +208,23 @@ impl Session {
         match (self.state, body) {
             (State::Greeting, Body::Pfsd(pfsd)) => {
                 self.greeted(pfsd.version.get(), &pfsd.pfs)?;
-                self.state = match self.windows.is_empty() {
-                    true => State::Plan,
-                    false => State::Open,
+                self.agreed = self.announces.both(Capabilities(pfsd.reserved.get()));
+                let resumes = self.agreed.has(Capabilities::RESUME) && !self.identified;
+                self.state = match (self.windows.is_empty(), resumes) {
+                    (true, true) => State::Identify,
+                    (true, false) => State::Plan,
+                    (false, _) => State::Open,
                 };
+                Ok(())
+            }
+            (State::Cursor, Body::Cursor { key, end }) => {
+                self.resume = self.cursor(key.key(), *end)?;
+                self.state = State::Plan;
+                Ok(())
+            }
+            (State::Greeting | State::Cursor | State::Answer(_), Body::Alive)
+                if self.agreed.has(Capabilities::ALIVE) =>
+            {
                 Ok(())
             }
             (State::Answer(expected), Body::Update(tid)) => {
@@ -188,12 +247,40 @@ impl Session {
             (state, body) => {
                 let expected = match state {
                     State::Greeting => "the target's PFSD",
+                    State::Cursor => "CURSOR",
                     State::Answer(_) => "UPDATE",
                     _ => "nothing",
                 };
                 Err(refused(format!("{} where {expected} belongs", name(body))))
             }
         }
+    }
+
+    /// Takes the TID at which the source's PFS record was created, after [`Action::Identify`].
+    pub fn identified(&mut self, leaf: Tid) {
+        self.identified = true;
+        self.state = State::Identified(leaf);
+    }
+
+    /// Where a target goes on that says it has everything below `key` up to `end`.
+    fn cursor(&self, key: Key, end: Tid) -> Result<Option<Resume>> {
+        if end.is_zero() {
+            return Ok(None);
+        }
+        if end > TID_LIMIT || self.target.is_none_or(|has| end <= has) {
+            return Err(refused(format!("a cursor up to {end} is impossible")));
+        }
+        if end > self.committed && !self.pfs.data.is_slave() {
+            let committed = self.committed;
+            let text = format!(
+                "the target has a part of its master up to {end}, which goes to {committed} only: \
+                 one of them was changed, taken back or restored behind the other's back; make the \
+                 slave anew"
+            );
+            return Err(Error::new(Class::Incompatible, text));
+        }
+        let key = key_in(key, self.pfs.id);
+        Ok(Some(Resume { key, end }))
     }
 
     fn greeted(&mut self, version: u32, slave: &PfsData) -> Result<()> {
@@ -230,6 +317,7 @@ impl Session {
     /// Decides on the windows of all batches, in order.
     pub fn plan(&mut self, windows: impl IntoIterator<Item = Window>) {
         self.windows.extend(windows);
+        self.resume = None;
         self.state = match self.windows.is_empty() {
             true => State::Term,
             false => State::Open,
@@ -255,9 +343,14 @@ impl Session {
                     (false, true) => State::Plan,
                     (false, false) => State::Open,
                 };
-                Action::Send(Message::Pfsd(self.pfs.told(self.end)))
+                Action::Send(Message::Hello(self.pfs.told(self.end), self.announces))
             }
-            State::Greeting | State::Answer(_) => Action::Take,
+            State::Greeting | State::Cursor | State::Answer(_) => Action::Take,
+            State::Identify => Action::Identify,
+            State::Identified(leaf) => {
+                self.state = State::Cursor;
+                Action::Send(Message::Source(leaf))
+            }
             State::Plan => Action::Plan,
             State::Open => match self.windows.front() {
                 Some(window) => {
@@ -328,13 +421,13 @@ mod tests {
         let mut said = String::new();
         for _ in 0..100 {
             match session.action() {
-                Action::Send(Message::Pfsd(pfs)) => {
+                Action::Send(Message::Pfsd(pfs) | Message::Hello(pfs, _)) => {
                     let (begin, end) = (pfs.sync_beg_tid.get(), pfs.sync_end_tid.get());
                     said += &format!("pfsd {begin}-{end} ");
                 }
                 Action::Send(message) => said += &format!("{message:?} ").to_lowercase(),
                 Action::Plan => session.plan(windows.iter().copied()),
-                Action::Take => panic!("one-way"),
+                Action::Take | Action::Identify => panic!("one-way"),
                 Action::Bulk(window) => {
                     said += &format!("bulk {}-{} ", window.begin.0, window.end.0);
                     session.bulk_ended(ends[0]);
@@ -391,7 +484,8 @@ mod tests {
         let mut hello = true;
         for _ in 0..100 {
             match session.action() {
-                Action::Send(Message::Pfsd(_)) => said += "pfsd ",
+                Action::Send(Message::Pfsd(_) | Message::Hello(..)) => said += "pfsd ",
+                Action::Identify => panic!("nothing was announced"),
                 Action::Send(message) => said += &format!("{message:?} ").to_lowercase(),
                 Action::Take if hello => {
                     session.take(&body(slave))?;
@@ -445,6 +539,83 @@ mod tests {
         assert_eq!(impossible.class(), Class::Protocol);
     }
 
+    /// A session up to the plan with a target that has everything up to 50 and says `cursor`, of a
+    /// source that has something up to 90 and can have told up to 95.
+    fn resumed(theirs: Capabilities, cursor: (i64, u64)) -> Result<Option<Resume>> {
+        let mut pfs = SourcePfs {
+            id: 1,
+            data: PfsData::default_for([3; 16]),
+            end: Tid(90),
+        };
+        pfs.data.sync_beg_tid.set(1);
+        let mut slave = PfsData::default_for([3; 16]);
+        slave.mirror_flags.set(PfsData::SLAVE);
+        slave.sync_end_tid.set(50);
+        let mut session = Session::two_way(pfs, Tid(95)).announcing(Capabilities::ALL);
+        assert!(
+            matches!(session.action(), Action::Send(Message::Hello(_, what)) if what == Capabilities::ALL)
+        );
+        assert!(session.take(&Body::Alive).is_err(), "not announced yet");
+        session.take(&Body::Pfsd(mrecord::PfsdBody {
+            version: 1.into(),
+            reserved: theirs.0.into(),
+            pfs: slave,
+        }))?;
+        let mut steps = 0;
+        loop {
+            steps += 1;
+            match session.action() {
+                Action::Identify => session.identified(Tid(7)),
+                Action::Send(Message::Source(leaf)) => assert_eq!(leaf, Tid(7)),
+                Action::Take => {
+                    let alive = session.take(&Body::Alive).is_ok();
+                    assert_eq!(alive, theirs.has(Capabilities::ALIVE));
+                    let key = Key {
+                        obj_id: cursor.0,
+                        ..Key::pfs_min(44)
+                    };
+                    session.take(&Body::Cursor {
+                        key: crate::format::node::Base::from_key(key),
+                        end: Tid(cursor.1),
+                    })?;
+                }
+                Action::Plan => {
+                    let asked = theirs.has(Capabilities::RESUME);
+                    assert_eq!(steps, if asked { 4 } else { 1 });
+                    return Ok(session.resume());
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn targets_say_where_to_go_on() {
+        let all = Capabilities::ALL;
+        let at = |obj, end| Resume {
+            key: Key {
+                obj_id: obj,
+                ..Key::pfs_min(1)
+            },
+            end: Tid(end),
+        };
+        assert_eq!(resumed(Capabilities::NONE, (5, 80)).unwrap(), None);
+        assert_eq!(resumed(Capabilities::ALIVE, (5, 80)).unwrap(), None);
+        assert_eq!(
+            resumed(Capabilities::RESUME, (5, 80)).unwrap(),
+            Some(at(5, 80))
+        );
+        assert_eq!(resumed(all, (5, 0)).unwrap(), None);
+        assert_eq!(resumed(all, (5, 95)).unwrap(), Some(at(5, 95)));
+        for (end, class) in [
+            (96, Class::Incompatible),
+            (50, Class::Protocol),
+            (u64::MAX, Class::Protocol),
+        ] {
+            assert_eq!(resumed(all, (5, end)).unwrap_err().class(), class, "{end}");
+        }
+    }
+
     #[test]
     fn nothing_behind_damage_can_be_acknowledged() {
         use Ended::*;
@@ -461,6 +632,8 @@ mod tests {
     fn sizes_are_those_of_the_bytes() {
         for message in [
             Message::Pfsd(PfsData::default_for([3; 16])),
+            Message::Hello(PfsData::default_for([3; 16]), Capabilities::ALL),
+            Message::Source(Tid(5)),
             Message::Sync,
             Message::Idle,
             Message::Term,

@@ -167,6 +167,7 @@ pub struct Sink<W> {
     queued: usize,
     gathered: usize,
     written: u64,
+    tells_damage: bool,
 }
 
 impl<W: Write> Sink<W> {
@@ -185,7 +186,18 @@ impl<W: Write> Sink<W> {
             queued: 0,
             gathered,
             written: 0,
+            tells_damage: false,
         }
+    }
+
+    /// Whether a range that cannot be read is said to be one, or is nothing but skipped.
+    pub fn tell_damage(&mut self, tells: bool) {
+        self.tells_damage = tells;
+    }
+
+    /// See [`Sink::tell_damage`].
+    pub fn tells_damage(&self) -> bool {
+        self.tells_damage
     }
 
     /// Bytes that the other side has taken.

@@ -2,13 +2,15 @@
 //! simulated devices.
 
 use super::crash::scenarios::view_of;
-use super::link::{Link, Plan};
+use super::link::{From, Link, Plan, To};
 use super::slave::{NOW, plain};
 use super::streams::Still;
 use mallet::error::{Error, Result};
 use mallet::format::Tid;
+use mallet::format::mrecord::Capabilities;
 use mallet::fs::pfs;
 use mallet::io::sim::{SimDisk, Survive};
+use mallet::mirror::copy::Group;
 use mallet::mirror::wire::{Records, Sink};
 use mallet::mirror::{self, SourcePfs, read, write};
 use mallet::store::{Store, StoreOptions, VolumeSet};
@@ -28,6 +30,23 @@ pub struct How {
     pub split: Option<u64>,
     /// Bytes of changes that the target keeps in memory: 0 makes every record durable.
     pub dirty_bytes: usize,
+    /// What the source announces, and the target.
+    pub announces: (Capabilities, Capabilities),
+    /// Records after which the target makes all durable, where it goes on at the record.
+    pub group: u64,
+}
+
+impl How {
+    /// As an end of DragonFly would, everything up to `end` in one batch.
+    pub fn plain(end: Tid) -> How {
+        How {
+            end,
+            split: None,
+            dirty_bytes: 256 << 10,
+            announces: Default::default(),
+            group: 1 << 20,
+        }
+    }
 }
 
 /// How a session went.
@@ -36,10 +55,21 @@ pub struct Ran {
     pub source: (Result<()>, read::Report),
     /// The target's.
     pub target: (Result<()>, write::Report),
+    /// What the target told of an earlier pass.
+    pub told: Told,
     /// What was said.
     pub link: Link,
     /// The slave as it is found afterwards: after a crash, if its process died.
     pub slave: SimDisk,
+}
+
+/// What a target told of an earlier pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told {
+    /// It went on where that was interrupted.
+    pub resumed: bool,
+    /// It took back what that left.
+    pub taken_back: bool,
 }
 
 /// Runs a session from PFS 1 of `master` to PFS 1 of a copy of `slave`.
@@ -57,15 +87,15 @@ pub fn session(master: &SimDisk, slave: &SimDisk, how: How, plan: &Plan) -> Ran 
     });
     let seed = plan.seed;
     thread::spawn(move || {
-        let mut report = write::Report::default();
-        let ended = take(&to, how, seed, target.0, target.1, &mut report);
-        let _ = second.send(Ended::Target(ended, report));
+        let (mut report, mut told) = Default::default();
+        let ended = take(&to, how, seed, target, &mut report, &mut told);
+        let _ = second.send(Ended::Target(ended, report, told));
     });
     let (mut source, mut target) = (None, None);
     while source.is_none() || target.is_none() {
         match told.recv_timeout(PATIENCE) {
             Ok(Ended::Source(ended, report)) => source = Some((ended, report)),
-            Ok(Ended::Target(ended, report)) => target = Some((ended, report)),
+            Ok(Ended::Target(ended, report, told)) => target = Some((ended, report, told)),
             Err(RecvTimeoutError::Timeout) => panic!(
                 "it hangs, the source {}, the target {}: {how:?} {plan:?}",
                 if source.is_some() { "not" } else { "too" },
@@ -88,9 +118,11 @@ pub fn session(master: &SimDisk, slave: &SimDisk, how: How, plan: &Plan) -> Ran 
         }
         None => disk,
     };
+    let (ended, report, told) = target.expect("it ended");
     Ran {
         source: source.expect("it ended"),
-        target: target.expect("it ended"),
+        target: (ended, report),
+        told,
         link,
         slave,
     }
@@ -98,7 +130,7 @@ pub fn session(master: &SimDisk, slave: &SimDisk, how: How, plan: &Plan) -> Ran 
 
 enum Ended {
     Source(Result<()>, read::Report),
-    Target(Result<()>, write::Report),
+    Target(Result<()>, write::Report, Told),
 }
 
 /// The source's end.
@@ -129,7 +161,10 @@ pub fn give(
     read::converse(
         &mut view,
         &request,
-        source.end,
+        read::TwoWay {
+            committed: source.end,
+            announces: how.announces.0,
+        },
         &mut sink,
         &mut answers,
         &mut edge,
@@ -142,16 +177,27 @@ pub fn take(
     disk: &SimDisk,
     how: How,
     seed: u64,
-    from: impl std::io::Read,
-    mut answers: impl std::io::Write,
+    (from, mut answers): (From, To),
     report: &mut write::Report,
+    told: &mut Told,
 ) -> Result<()> {
     let mut store = store(disk, how.dirty_bytes, seed)?;
-    let request = plain();
+    let request = write::Request {
+        announces: how.announces.1,
+        group: Group {
+            records: how.group,
+            ..Group::default()
+        },
+        ..plain()
+    };
     let mut edge = write::Edge {
         now: &mut || NOW,
         progress: &mut (),
-        events: &mut |_| Ok(()),
+        events: &mut |event| {
+            told.resumed |= matches!(event, write::Event::Resumed(_));
+            told.taken_back |= matches!(event, write::Event::TakenBack(_));
+            Ok(())
+        },
         make: &mut |_, _| Err(Error::usage("there is no slave")),
     };
     let answers: Option<&mut dyn std::io::Write> = Some(&mut answers);
