@@ -53,6 +53,7 @@
 //! it is behind.
 
 pub mod ack;
+pub mod alive;
 pub mod apply;
 mod arrival;
 pub mod copy;

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod build;
+pub mod changing;
 pub mod crash;
 pub mod fresh;
 pub mod golden;
