@@ -303,6 +303,50 @@ fn cut_around_every_record() {
     world.say("cut around every record", start);
 }
 
+/// What is durable is not sent again: however often a long pass is interrupted, all sessions together
+/// send little more than one that is not; and a process that dies costs what was not durable yet.
+#[test]
+fn what_is_durable_is_not_sent_again() {
+    let mut world = World::new(5, 3, 60, 30_000);
+    let fresh = world.slave.clone();
+    let how = How {
+        announces: (Capabilities::ALL, Capabilities::ALL),
+        group: 4,
+        ..How::plain(world.end())
+    };
+    let ran = world.undisturbed(&fresh, how, 1);
+    let whole = ran.link.said(Way::There).len() as u64;
+    assert!(whole > 1 << 20, "{whole} bytes");
+    for parts in [2, 5, 20] {
+        for dies in [false, true] {
+            let (mut slave, mut sent) = (fresh.clone(), 0);
+            // Fragments, session records, the elements of one leaf, and a group that was not durable.
+            let more = if dies { 100_000 } else { 12_000 };
+            for seed in 1.. {
+                let at = whole / parts;
+                let trouble = match dies {
+                    true => Trouble::Death(Way::There, at),
+                    false => Trouble::Cut(Way::There, at),
+                };
+                let ran = world.disturbed_from(&slave, how, &Plan::with(seed, trouble));
+                sent += ran.link.said(Way::There).len() as u64;
+                slave = ran.slave;
+                slave.forget_log();
+                assert_eq!(ran.told.resumed, seed > 1);
+                assert!(seed < 3 * parts, "{parts} parts: it does not get on");
+                if synced(&slave) == how.end {
+                    break;
+                }
+            }
+            println!("{parts} parts, dies: {dies}: {sent} bytes of {whole}");
+            assert!(
+                sent <= whole + parts * more,
+                "{parts} parts: {sent} of {whole}"
+            );
+        }
+    }
+}
+
 /// A connection that comes a second time while the first is at work: whoever applies a stream holds the
 /// slave's lock, the second one is told so, and is served when the first has come to its end, be that
 /// because its link is cut.
