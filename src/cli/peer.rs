@@ -7,9 +7,10 @@
 
 use super::Context;
 use super::input::Input;
-use crate::error::{Error, Result};
-use crate::format::mrecord::Capabilities;
+use crate::error::{Class, Error, Result};
+use crate::format::mrecord::{self, Capabilities};
 use crate::mirror::alive::{EVERY, Patience, Pulse};
+use crate::mirror::wire::silent;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::VecDeque;
@@ -35,22 +36,55 @@ pub(super) struct Ear(Arc<Mutex<Heard>>);
 struct Heard {
     start: Instant,
     patience: Patience,
+    /// The way from it, until that ends.
+    from: Option<OwnedFd>,
     /// Said while nobody read.
     ahead: VecDeque<u8>,
     /// Whether it owes something whenever something is to be read from it.
     answers: bool,
 }
 
-impl Ear {
-    fn new(most: Option<Duration>, answers: bool) -> Ear {
-        Ear(Arc::new(Mutex::new(Heard {
-            start: Instant::now(),
-            patience: Patience::new(most, Duration::ZERO),
-            ahead: VecDeque::new(),
-            answers,
-        })))
+impl Heard {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
     }
 
+    /// Reads what is there, and keeps it; what only says that it is alive has said it then.
+    fn listen(&mut self) -> io::Result<()> {
+        let mut alive = Vec::new();
+        mrecord::append_alive(&mut alive);
+        while let Some(from) = self.from.as_ref().filter(|_| self.ahead.len() < AHEAD) {
+            let mut fds = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+            if !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..)) {
+                break;
+            }
+            let mut buf = [0; PORTION];
+            match nix::unistd::read(from, &mut buf) {
+                Ok(0) => self.from = None,
+                Ok(count) => {
+                    self.ahead.extend(&buf[..count]);
+                    self.patience.heard(self.start.elapsed());
+                    strip(&mut self.ahead, &alive);
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes `what` out of `bytes`, wherever it stands. An end that has nothing else to say for weeks takes
+/// no room then.
+fn strip(bytes: &mut VecDeque<u8>, what: &[u8]) {
+    let find = |bytes: &[u8]| bytes.windows(what.len()).position(|some| some == what);
+    while let Some(at) = find(bytes.make_contiguous()) {
+        bytes.drain(at..at + what.len());
+    }
+}
+
+impl Ear {
     fn heard(&self) -> MutexGuard<'_, Heard> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -58,7 +92,7 @@ impl Ear {
     /// Takes from what was said while nobody read; a reader begins to wait.
     pub fn take(&self, buf: &mut [u8]) -> usize {
         let heard = &mut *self.heard();
-        let now = heard.start.elapsed();
+        let now = heard.now();
         heard.patience.heard(now);
         if heard.answers {
             heard.patience.owed(true, now);
@@ -68,25 +102,18 @@ impl Ear {
 
     /// Takes notice that something was read, or that the bytes ended.
     pub fn listened(&self) {
-        self.listens();
         let heard = &mut *self.heard();
-        let now = heard.start.elapsed();
+        let now = heard.now();
+        heard.patience.heard(now);
         if heard.answers {
             heard.patience.owed(false, now);
         }
     }
 
-    /// What was said up to now is heard, or will be.
-    fn listens(&self) {
-        let heard = &mut *self.heard();
-        let now = heard.start.elapsed();
-        heard.patience.heard(now);
-    }
-
     /// An error if the other end has been silent for too long.
     pub fn lasts(&self) -> io::Result<()> {
         let heard = &*self.heard();
-        match heard.patience.is_over(heard.start.elapsed()) {
+        match heard.patience.is_over(heard.now()) {
             true => Err(ErrorKind::TimedOut.into()),
             false => Ok(()),
         }
@@ -114,10 +141,15 @@ impl Peer {
         let most = cx.global.peer_timeout;
         let from = from.as_fd().try_clone_to_owned();
         let from = from.map_err(|e| Error::io("the way from the other end", e))?;
-        let ear = Ear::new(most, answers);
+        let ear = Ear(Arc::new(Mutex::new(Heard {
+            start: Instant::now(),
+            patience: Patience::new(most, Duration::ZERO),
+            from: Some(from),
+            ahead: VecDeque::new(),
+            answers,
+        })));
         let pulse = Pulse::new(Output {
             out: File::from(to.into()),
-            from: Some(from),
             ear: most.is_some().then(|| ear.clone()),
         });
         Ok(Peer { ear, pulse })
@@ -137,14 +169,29 @@ impl Peer {
     pub fn agreed(&self, what: Capabilities) {
         self.pulse.agreed(what);
         let heard = &mut *self.ear.heard();
-        let now = heard.start.elapsed();
+        let now = heard.now();
         heard.patience.agreed(what, now);
+    }
+
+    /// An error if it is gone, or has not been heard for too long. To be called while nothing is to be
+    /// read from it and nothing said.
+    pub fn is_there(&self) -> Result<()> {
+        let mut heard = self.ear.heard();
+        let listened = heard.listen();
+        listened.map_err(|e| Error::io("listening to the other end", e))?;
+        if heard.from.is_none() {
+            return Err(Error::new(Class::Protocol, "the other end is gone"));
+        }
+        match heard.patience.is_over(heard.now()) {
+            true => Err(silent()),
+            false => Ok(()),
+        }
     }
 
     /// It owes something from now on, or does not any more.
     pub fn owed(&self, owed: bool) {
         let heard = &mut *self.ear.heard();
-        let now = heard.start.elapsed();
+        let now = heard.now();
         heard.patience.owed(owed, now);
     }
 
@@ -184,8 +231,6 @@ impl Drop for Ends<'_> {
 /// The way to the other end.
 pub(super) struct Output {
     out: File,
-    /// The way from it, until that ends.
-    from: Option<OwnedFd>,
     /// Who knows how long it may be silent; `None`: for ever.
     ear: Option<Ear>,
 }
@@ -197,46 +242,26 @@ impl Output {
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
     }
 
-    /// Waits until something is taken.
-    fn wait(&mut self, ear: &Ear) -> io::Result<()> {
-        ear.listens();
-        loop {
-            // Only while nothing is taken is anything read here: whoever reads otherwise does so itself.
-            if self.is_ready() {
-                return Ok(());
+    /// Waits until something is taken. Only while nothing is, anything is read here: otherwise whoever
+    /// reads may be at it.
+    fn wait(&self, ear: &Ear) -> io::Result<()> {
+        let mut begun = false;
+        while !self.is_ready() {
+            let mut heard = ear.heard();
+            if !begun {
+                // What came before this is yet to be heard.
+                let now = heard.now();
+                heard.patience.heard(now);
             }
+            begun = true;
+            heard.listen()?;
+            drop(heard);
             ear.lasts()?;
-            let room = AHEAD.saturating_sub(ear.heard().ahead.len());
-            let mut fds = vec![PollFd::new(self.out.as_fd(), PollFlags::POLLOUT)];
-            if let Some(from) = self.from.as_ref().filter(|_| room > 0) {
-                fds.push(PollFd::new(from.as_fd(), PollFlags::POLLIN));
-            }
+            let mut fds = [PollFd::new(self.out.as_fd(), PollFlags::POLLOUT)];
             match poll(&mut fds, PollTimeout::from(100u8)) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let taken = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
-            if !taken(&fds[0]) && fds.get(1).is_some_and(taken) {
-                self.listen(ear, room)?;
-            }
-        }
-    }
-
-    /// Keeps what the other end says.
-    fn listen(&mut self, ear: &Ear, room: usize) -> io::Result<()> {
-        let Some(from) = &self.from else {
-            return Ok(());
-        };
-        let mut buf = [0; PORTION];
-        let most = room.min(buf.len());
-        match nix::unistd::read(from, &mut buf[..most]) {
-            Ok(0) => self.from = None,
-            Ok(count) => {
-                ear.heard().ahead.extend(&buf[..count]);
-                ear.listens();
-            }
-            Err(Errno::EINTR | Errno::EAGAIN) => {}
-            Err(error) => return Err(error.into()),
         }
         Ok(())
     }
@@ -244,10 +269,10 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let Some(ear) = self.ear.clone() else {
+        let Some(ear) = &self.ear else {
             return self.out.write(buf);
         };
-        self.wait(&ear)?;
+        self.wait(ear)?;
         self.out.write(&buf[..buf.len().min(PORTION)])
     }
 
@@ -263,5 +288,32 @@ impl Write for Output {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_says_nothing_takes_no_room() {
+        let mut alive = Vec::new();
+        mrecord::append_alive(&mut alive);
+        let (mut head, mut tail) = (alive.clone(), alive.split_off(10));
+        head.truncate(10);
+        let mut bytes = VecDeque::new();
+        // The begin of a record is with a reader already.
+        bytes.extend(&tail);
+        for _ in 0..5 {
+            bytes.extend(head.iter().chain(&tail));
+            strip(&mut bytes, &[&head[..], &tail].concat());
+        }
+        assert_eq!(bytes, tail);
+        tail.extend(b"something");
+        bytes.extend(b"something");
+        bytes.extend(&head);
+        strip(&mut bytes, &[&head[..], &tail[..14]].concat());
+        tail.extend(&head);
+        assert_eq!(bytes, tail);
     }
 }
