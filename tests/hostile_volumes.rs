@@ -201,6 +201,7 @@ fn stream(store: &mut Store, id: u16) -> Result<()> {
         },
         split: None,
         accept_damage: false,
+        live: false,
     };
     let mut out = Vec::new();
     let mut sink = Sink::new(&mut out, None);

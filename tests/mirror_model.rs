@@ -30,6 +30,7 @@ fn stream_of(disk: &SimDisk, begin: Tid, end: Tid) -> Vec<u8> {
         },
         split: None,
         accept_damage: false,
+        live: false,
     };
     stream(&mut view, &request, &mut ()).0
 }

@@ -33,6 +33,7 @@ fn whole(view: &mut impl Fetch, end: Tid) -> Request {
         window: window::one_way(&pfs, Asked::default(), None).expect("a window"),
         split: None,
         accept_damage: false,
+        live: false,
     }
 }
 

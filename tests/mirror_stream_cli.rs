@@ -409,8 +409,8 @@ fn what_does_not_fit_is_refused() {
     let stream = |words: &[&str], code, text| {
         refused(&[&["mirror-stream"], words].concat(), code, text);
     };
-    stream(&[&master, "host:/slave"], 2, "another machine");
-    stream(&["host:/master", &slave], 2, "another machine");
+    stream(&["-n", &master, "host:/slave"], 2, "another machine");
+    stream(&["-n", "host:/master", &slave], 2, "another machine");
     stream(&[&master, &slave], 2, "-y makes it");
     stream(&[&master, &slave, &slave], 2, "named twice");
     let inside = format!("{}#5", master.split('#').next().expect("a path"));

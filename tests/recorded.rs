@@ -25,11 +25,7 @@ const END_20: Tid = Tid(0x1_000a_0cd0);
 /// What is said in `bytes`, in words.
 fn words(bytes: &[u8]) -> String {
     let word = |record: &Vec<u8>| match Body::parse(record, 0).expect("a sound record") {
-        Body::Pfsd(pfsd) => {
-            // The original says nothing there, and is told nothing.
-            assert_eq!(pfsd.reserved.get(), 0);
-            format!("pfsd {:x}", pfsd.pfs.sync_end_tid.get())
-        }
+        Body::Pfsd(pfsd) => format!("pfsd {:x}", pfsd.pfs.sync_end_tid.get()),
         Body::Update(tid) => format!("update {tid:x}"),
         other => format!("{other:?}")
             .split_whitespace()
@@ -42,6 +38,17 @@ fn words(bytes: &[u8]) -> String {
         .map(word)
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+/// All that the PFSDs in `bytes` announce.
+fn reserved(mut bytes: &[u8]) -> u32 {
+    let (mut records, mut all) = (Records::new(&mut bytes), 0);
+    while let Ok(Some(record)) = records.next() {
+        if let Body::Pfsd(pfsd) = record.body {
+            all |= pfsd.reserved.get();
+        }
+    }
+    all
 }
 
 /// A target that can do more than the original.
@@ -65,6 +72,8 @@ fn answered(disk: &SimDisk, from: &[u8]) -> (String, Result<()>) {
     let answers: Option<&mut dyn std::io::Write> = Some(&mut said);
     let ended = write::write(&mut store, from, answers, &request, &mut edge, &mut report);
     disk.forget_log();
+    // The original says nothing there, and is told nothing.
+    assert_eq!((reserved(from), reserved(&said)), (0, 0));
     (words(&said), ended)
 }
 
@@ -149,6 +158,7 @@ fn conversed(dir: &Path, answers: &[u8]) -> (Vec<u8>, Result<()>, read::Report) 
         window: window::one_way(&source, Asked::default(), None).expect("a window"),
         split: None,
         accept_damage: false,
+        live: false,
     };
     let (mut out, mut report) = (Vec::new(), read::Report::default());
     let mut sink = Sink::new(&mut out, None);
@@ -161,10 +171,7 @@ fn conversed(dir: &Path, answers: &[u8]) -> (Vec<u8>, Result<()>, read::Report) 
     let ended = read::converse(
         &mut volume,
         &request,
-        read::TwoWay {
-            committed: source.end,
-            announces: Capabilities::ALL,
-        },
+        Capabilities::ALL,
         &mut sink,
         &mut answers,
         &mut edge,
@@ -186,6 +193,7 @@ fn one_way(dir: &Path, begin: Tid) -> Vec<u8> {
         window: window::one_way(&source, asked, None).expect("a window"),
         split: None,
         accept_damage: false,
+        live: false,
     };
     stream(&mut volume, &request, &mut ()).0
 }

@@ -96,6 +96,7 @@ fn request(view: &mut View, case: &Case) -> Request {
         window: window::one_way(&pfs, asked, None).expect("a window"),
         split: case.split,
         accept_damage: false,
+        live: false,
     }
 }
 

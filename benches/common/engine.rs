@@ -133,6 +133,7 @@ pub fn mirror_read(view: &mut View, pfs: u16, begin: Tid) -> Counts {
         window: one_way(&pfs, asked, None).expect("a window"),
         split: Some(split::DEFAULT),
         accept_damage: false,
+        live: false,
     };
     let null = File::create("/dev/null").expect("/dev/null");
     let mut edge = Edge {

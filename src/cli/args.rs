@@ -11,7 +11,10 @@ mod remote;
 
 pub use copies::{MirrorCopyArgs, MirrorStreamArgs};
 pub use making::{NewfsArgs, PfsDestroyArgs, PfsNewArgs, PfsUpdateArgs};
-pub use mirror::{MirrorPlanArgs, MirrorStatusArgs, MirrorVerifyArgs};
+pub use mirror::{
+    MirrorPlanArgs, MirrorReadArgs, MirrorReadStreamArgs, MirrorStatusArgs, MirrorVerifyArgs,
+    MirrorWriteArgs,
+};
 pub use remote::{RemoteArgs, SshRemoteArgs};
 
 use super::asof::{self, AsOf};
@@ -22,7 +25,6 @@ use super::write_args::{
     AppendArgs, Change, ChmodArgs, ChownArgs, LnArgs, MkdirArgs, MvArgs, On, PutArgs, RmArgs,
     TruncateArgs,
 };
-use crate::format::Tid;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -295,6 +297,9 @@ pub enum Command {
     /// Write a mirroring stream to standard output.
     #[command(after_long_help = examples::MIRROR_READ)]
     MirrorRead(MirrorReadArgs),
+    /// Write a stream to standard output that goes on whenever the source has more, until stopped.
+    #[command(after_long_help = examples::MIRROR_READ_STREAM)]
+    MirrorReadStream(MirrorReadStreamArgs),
     /// Print the stream on standard input.
     MirrorDump(MirrorDumpArgs),
     /// Apply the mirroring stream on standard input to a slave.
@@ -363,6 +368,7 @@ impl Command {
             Command::PfsDestroy(_) => "pfs-destroy",
             Command::Snapls(_) => "snapls",
             Command::MirrorRead(_) => "mirror-read",
+            Command::MirrorReadStream(_) => "mirror-read-stream",
             Command::MirrorWrite(_) => "mirror-write",
             Command::MirrorDump(_) => "mirror-dump",
             Command::MirrorPlan(_) => "mirror-plan",
@@ -398,6 +404,7 @@ impl Command {
             | Command::History(HistoryArgs { spec, .. })
             | Command::Diff(DiffArgs { spec, .. })
             | Command::MirrorRead(MirrorReadArgs { spec, .. })
+            | Command::MirrorReadStream(MirrorReadStreamArgs { spec, .. })
             | Command::MirrorPlan(MirrorPlanArgs { spec, .. })
             | Command::MirrorWrite(MirrorWriteArgs { spec })
             | Command::Stat(PathArgs { spec, .. })
@@ -450,6 +457,7 @@ impl Command {
         match self {
             Command::Cat(_)
             | Command::MirrorRead(_)
+            | Command::MirrorReadStream(_)
             | Command::Completions(_)
             | Command::Man(_) => true,
             Command::MirrorWrite(_) => global.two_way,
@@ -479,7 +487,10 @@ impl Command {
     pub fn is_stream(&self) -> bool {
         matches!(
             self,
-            Command::MirrorRead(_) | Command::MirrorWrite(_) | Command::MirrorStream(_)
+            Command::MirrorRead(_)
+                | Command::MirrorReadStream(_)
+                | Command::MirrorWrite(_)
+                | Command::MirrorStream(_)
         )
     }
 }
@@ -632,28 +643,6 @@ pub struct DiffArgs {
     /// The later state; the current one if not given.
     #[arg(long, value_name = "TID", value_parser = asof::parse)]
     pub to: Option<AsOf>,
-}
-
-/// Arguments of `mirror-read`.
-#[derive(Args, Clone, Debug)]
-pub struct MirrorReadArgs {
-    /// The source.
-    #[arg(value_parser = spec())]
-    pub spec: Spec,
-    /// The first TID of the window; everything if not given.
-    #[arg(value_name = "BEGTID", value_parser = size::tid)]
-    pub begin: Option<Tid>,
-    /// The last TID of the window; the last committed one if not given.
-    #[arg(long, value_name = "TID", value_parser = size::tid)]
-    pub end_tid: Option<Tid>,
-}
-
-/// Arguments of `mirror-write`.
-#[derive(Args, Clone, Debug)]
-pub struct MirrorWriteArgs {
-    /// The slave; one that is named by a number and does not exist is made on request (-y).
-    #[arg(value_parser = spec())]
-    pub spec: Spec,
 }
 
 /// Arguments of `mirror-dump`.

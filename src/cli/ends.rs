@@ -1,21 +1,20 @@
 //! Both ends of a copy between volumes of this machine: found, locked, opened, checked.
 
 use super::Context;
-use super::open::{Opened, Writable, now_us, open_rw_of, open_with, view_options};
+use super::open::{Opened, Writable, locks, now_us, open_rw_of, open_with, view_options};
 use super::pfs as names;
 use super::spec::{Local, Pfs as Named, Spec, Volume};
 use crate::error::{Error, Result};
 use crate::format::Tid;
 use crate::fs::pfs::{self, Pfs};
 use crate::fs::pfs_ops::{self, Kind, NewPfs, Settings};
-use crate::io::lock::{self, Lock, LockGuard};
+use crate::io::lock::{Lock, LockGuard};
 use crate::mirror::copy::{Group, Place, Request};
 use crate::mirror::ready::{self, Identity};
 use crate::mirror::{SourcePfs, Terms, window};
 use crate::progress::Progress;
 use crate::store::{Store, View, ViewOptions};
 use std::path::PathBuf;
-use std::time::Duration;
 use uuid::Uuid;
 
 /// The volumes of a SPEC, wherever they are named: sorted, links followed.
@@ -157,6 +156,7 @@ pub(super) fn opened(
             spec,
             layout.stores.len(),
             options.cache_bytes,
+            cx.global.lock_wait,
         )?);
     }
     if how.live {
@@ -191,7 +191,7 @@ pub(super) fn opened(
         }
         places.push(place);
         if how.streams {
-            opening._streams.extend(streams(local(spec)?, pfs)?);
+            opening._streams.extend(streams(cx, spec, pfs)?);
         }
     }
     for (store, id) in missing {
@@ -247,13 +247,14 @@ fn request(cx: &Context, source: &Pfs) -> Request {
     }
 }
 
-/// One stream at a time goes into a slave.
-pub(super) fn streams(spec: &Local, pfs: u16) -> Result<Vec<LockGuard>> {
-    let lock = |volume: &Volume| {
-        let offset = volume.offset.unwrap_or(0);
-        lock::acquire(&volume.path, offset, Lock::Stream(pfs), Duration::ZERO)
-    };
-    spec.volumes.iter().map(lock).collect()
+/// One stream at a time goes into a slave, from whatever program.
+pub(super) fn streams(cx: &Context, spec: &Spec, pfs: u16) -> Result<Vec<LockGuard>> {
+    locks(
+        cx,
+        &local(spec)?.volumes,
+        Lock::Stream(pfs),
+        cx.global.lock_wait,
+    )
 }
 
 fn no_slave(spec: &Spec, id: u16, source: &Pfs) -> Error {

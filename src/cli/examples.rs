@@ -119,6 +119,15 @@ Examples:
   mallet mirror-read -b 20m 'volume.img#1' | ssh host hammer mirror-write /path/to/slave
 ";
 
+/// Of `mirror-read-stream`.
+pub const MIRROR_READ_STREAM: &str = "\
+Two-way (-2), as the other end of mirror-stream calls it, the target says where to begin.
+
+Examples:
+  mallet mirror-read-stream 'volume.img#1' | ssh host hammer mirror-write /path/to/slave
+  mallet mirror-read-stream -i 30 'volume.img#1' 0x00000001000b02d1 > since.mir
+";
+
 /// Of `mirror-write`.
 pub const MIRROR_WRITE: &str = "\
 Examples:
@@ -170,6 +179,7 @@ Examples:
   mallet mirror-stream 'master.img#1' 'slave.img#1'
   mallet mirror-stream -y -i 10 -b 2m 'a.img,b.img#home' 'slave.img#3' /dev/sdc#3
   mallet mirror-stream --json --retries 20 'master.img#1' 'slave.img#1' > passes.json
+  mallet mirror-stream -b 2m 'master.img#1' 'backup@host:/srv/home.img#1' 'other:/pfs/slave'
 ";
 
 /// Of `ssh-remote`.
@@ -208,6 +218,7 @@ mod tests {
             BATCH,
             DIFF,
             MIRROR_READ,
+            MIRROR_READ_STREAM,
             MIRROR_PLAN,
             MIRROR_STATUS,
             MIRROR_VERIFY,

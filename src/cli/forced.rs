@@ -14,7 +14,7 @@ const FLAGS: [&str; 7] = ["-v", "-vv", "-vvv", "-q", "-y", "-2", "-B"];
 /// The same, with a number behind each.
 const NUMBERS: [&str; 3] = ["-t", "-S", "-b"];
 /// Directives that can be allowed.
-const DIRECTIVES: [&str; 2] = ["mirror-read", "mirror-write"];
+const DIRECTIVES: [&str; 3] = ["mirror-read", "mirror-read-stream", "mirror-write"];
 
 /// The command line to carry out in place of `asked`, which the peer's ssh asked for.
 ///

@@ -3,12 +3,38 @@
 use super::Context;
 use super::mirror::Wall;
 use super::peer::Ear;
+use crate::error::{Class, Error, Result};
 use crate::mirror::Clock;
 use crate::mirror::throttle::Throttle;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv};
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// An error if `end` (a pipe or socket, read from or written to, on which nothing is owed) has nobody
+/// at its other end any more. `who` that is, for people.
+pub fn still_there(end: impl AsFd, who: &str) -> Result<()> {
+    let fd = end.as_fd();
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    let seen = match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(_) => fds[0].revents().unwrap_or(PollFlags::empty()),
+        Err(_) => PollFlags::empty(),
+    };
+    // A socket that was closed over there can be read from, and gives nothing.
+    let is_at_end = || {
+        let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(fd.as_raw_fd(), &mut [0], peek) == Ok(0)
+    };
+    let is_gone = match seen.contains(PollFlags::POLLIN) {
+        true => is_at_end(),
+        false => seen.intersects(PollFlags::POLLHUP | PollFlags::POLLERR),
+    };
+    match is_gone {
+        true => Err(Error::new(Class::Protocol, format!("{who} is gone"))),
+        false => Ok(()),
+    }
+}
 
 /// Bytes from `from`; once the command is to end, an error.
 pub struct Input<'a, F> {
@@ -31,7 +57,7 @@ impl<'a, F: AsFd> Input<'a, F> {
     }
 
     /// The same from the other end of a session: once that counts as gone, an error.
-    pub fn heard_by(mut self, ear: Ear) -> Self {
+    pub(super) fn heard_by(mut self, ear: Ear) -> Self {
         self.ear = Some(ear);
         self
     }

@@ -1,30 +1,28 @@
-//! Mirroring streams: `mirror-read`, `mirror-plan`, `mirror-dump`.
+//! Mirroring streams: `mirror-read`, `mirror-read-stream`, `mirror-plan`.
 
-use super::args::{DumpWhat, MirrorDumpArgs, MirrorPlanArgs, MirrorReadArgs};
-use super::input::Input;
-use super::json::{Fields, hex, put_name};
+use super::args::{MirrorPlanArgs, MirrorReadArgs, MirrorReadStreamArgs};
+use super::input::{self, Input};
+use super::json::hex;
 use super::open::{Opened, open};
-use super::pfsd::Lines;
-use super::{Context, Exit, Outcome, show, size};
+use super::peer::Peer;
+use super::views::Views;
+use super::{Context, Exit, Outcome, size};
 use crate::error::{Class, Error, Result};
-use crate::format::mrecord::{Body, Capabilities, PfsdBody};
-use crate::format::node::Base;
+use crate::format::mrecord::Capabilities;
 use crate::format::{Key, Tid};
 use crate::mirror::cycle::{Cycle, Found};
-use crate::mirror::dump::{self, Dump, Text};
-use crate::mirror::read::{TwoWay, converse};
-use crate::mirror::wire::{Records, Sink, broken};
+use crate::mirror::read::{Output, converse, follow};
+use crate::mirror::wire::{Records, Sink};
 use crate::mirror::{
     Asked, Clock, Counts, Damage, Edge, Event, Report, Request, SourcePfs, Window, plan, run,
     split, window,
 };
-use crate::progress::{Progress, Status};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use uuid::Uuid;
 
 /// The time of this machine; once the command is to end, nobody sleeps any more, and the time that
 /// was to be slept has passed all the same: the bandwidth ceiling does not hold up the last record.
@@ -81,7 +79,7 @@ pub fn read(args: &MirrorReadArgs, cx: &Context) -> Outcome {
         Some(path) => read_cycle(cx, path)?,
         None => None,
     };
-    let request = request(cx, &mut opened, args.begin, args.end_tid, cycle)?;
+    let request = windowed(cx, &mut opened, args.begin, args.end_tid, cycle)?;
     if let Some(resume) = request.window.resume {
         let object = resume.key.obj_id;
         cx.ui.note(
@@ -115,48 +113,156 @@ fn two_way(args: &MirrorReadArgs, cx: &Context) -> Outcome {
         return Err(Error::usage(text).into());
     }
     let out = cx.raw(true)?;
+    let answers = answers(cx)?;
+    let mut opened = open(cx, &args.spec)?;
+    let peer = Peer::target(cx, io::stdin(), out)?;
+    give(cx, &mut opened, &peer, answers, &args.spec.to_string())
+}
+
+/// Standard input, where a target answers.
+fn answers(cx: &Context) -> Result<Input<'_, io::Stdin>> {
     if io::stdin().is_terminal() {
         let text = "standard input is a terminal; two-way (-2) a target is at its other end";
+        return Err(Error::usage(text));
+    }
+    Ok(Input::new(cx, io::stdin()))
+}
+
+/// `mirror-read-stream`.
+pub fn read_stream(args: &MirrorReadStreamArgs, cx: &Context) -> Outcome {
+    if cx.global.two_way && args.begin.is_some() {
+        let text = "two-way (-2) the target says where to begin: leave the TID out";
         return Err(Error::usage(text).into());
     }
-    let mut opened = open(cx, &args.spec)?;
-    let name = args.spec.to_string();
-    give(cx, &mut opened, out, Input::new(cx, io::stdin()), &name)
+    if cx.global.cycle.is_some() {
+        let text = "a stream that goes on keeps no cycle file (-c): give the TID to begin with";
+        return Err(Error::usage(text).into());
+    }
+    let out = cx.raw(true)?;
+    let (name, from) = (args.spec.to_string(), (args.begin, args.interval));
+    if cx.global.two_way {
+        let answers = answers(cx)?;
+        let peer = Peer::target(cx, io::stdin(), out)?;
+        let mut listens = || peer.is_there();
+        let mut views = Views::new(cx, &args.spec, from, &mut listens)?;
+        return give_on(cx, &mut views, &peer, answers, &name);
+    }
+    let heard = out
+        .try_clone()
+        .map_err(|e| Error::io("standard output", e))?;
+    let mut listens = || input::still_there(&heard, "whoever reads the stream");
+    let mut views = Views::new(cx, &args.spec, from, &mut listens)?;
+    followed(cx, &mut views, out, None::<io::Empty>, None, &name)
+}
+
+/// Gives what a followed source has to a target, until it is to end.
+pub(super) fn give_on(
+    cx: &Context,
+    views: &mut Views<'_>,
+    peer: &Peer,
+    answers: Input<'_, impl AsFd>,
+    name: &str,
+) -> Outcome {
+    let answers = Some(peer.hears(answers));
+    peer.talk(|| followed(cx, views, peer.says(), answers, Some(peer), name))
+}
+
+/// Gives what a followed source has, until it is to end: to a target, where one has `answers`.
+fn followed(
+    cx: &Context,
+    views: &mut Views<'_>,
+    out: impl Write,
+    answers: Option<impl Read>,
+    peer: Option<&Peer>,
+    name: &str,
+) -> Outcome {
+    let mut sink = Sink::new(out, cx.global.bandwidth.filter(|rate| *rate > 0));
+    let (mut teller, mut report) = (Teller::new(cx), Report::default());
+    let ended = {
+        let mut meter = cx.meter("mirror-read-stream", "records");
+        let mut edge = Edge {
+            clock: &mut Wall::new(cx),
+            progress: &mut meter,
+            events: &mut |event| {
+                if let (Event::Agreed(what), Some(peer)) = (event, peer) {
+                    peer.agreed(*what);
+                }
+                teller.tell(event);
+            },
+        };
+        let mut answers = answers.map(Records::new);
+        follow(
+            views,
+            Capabilities::ALL,
+            &mut sink,
+            answers.as_mut(),
+            &mut edge,
+            &mut report,
+        )
+    };
+    let (had, acknowledged) = report.target;
+    cx.events.summary(json!({
+        "batches": report.batches,
+        "records": report.counts.records,
+        "payload_bytes": report.counts.payload_bytes,
+        "stream_bytes": Output::bytes(&sink),
+        "damaged": report.damage.count,
+        "target_had": had.map(|tid| hex(tid.0)),
+        "acknowledged": acknowledged.map(|tid| hex(tid.0)),
+    }));
+    damage(cx, &report, "everything else was sent");
+    let to_end = cx.goes_on();
+    match ended {
+        Err(error) if to_end.is_ok() => return Err(error.into()),
+        _ if !report.damage.is_empty() => return Ok(Exit::Damage),
+        _ => {}
+    }
+    // Whoever follows a source ends on request: with that it is done.
+    match cx.stop().load(Ordering::Relaxed) || to_end.is_ok() {
+        true => {
+            cx.ui.note(0, format_args!("Mirror-read {name} ended"));
+            Ok(Exit::Done)
+        }
+        false => Ok(Exit::Interrupted),
+    }
 }
 
 /// Gives the PFS that was named to a target, two-way.
 pub(super) fn give(
     cx: &Context,
     opened: &mut Opened,
-    out: impl Write,
-    answers: impl Read,
+    peer: &Peer,
+    answers: Input<'_, impl AsFd>,
     name: &str,
 ) -> Outcome {
-    let committed = opened.pfs()?.sync_end;
-    let mut request = request(cx, opened, None, None, None)?;
-    let mut sink = Sink::new(out, cx.global.bandwidth.filter(|rate| *rate > 0));
+    let mut request = request(cx, opened, None, cx.global.live)?;
+    let rate = cx.global.bandwidth.filter(|rate| *rate > 0);
+    let mut sink = Sink::new(peer.says(), rate);
     let (mut teller, mut report) = (Teller::new(cx), Report::default());
     let ended = {
         let mut meter = cx.meter("mirror-read", "records");
         let mut edge = Edge {
             clock: &mut Wall::new(cx),
             progress: &mut meter,
-            events: &mut |event| teller.tell(event),
+            events: &mut |event| {
+                if let Event::Agreed(what) = event {
+                    peer.agreed(*what);
+                }
+                teller.tell(event);
+            },
         };
-        let mut answers = Records::new(answers);
-        let how = TwoWay {
-            committed,
-            announces: Capabilities::ALL,
-        };
-        converse(
-            &mut opened.view,
-            &request,
-            how,
-            &mut sink,
-            &mut answers,
-            &mut edge,
-            &mut report,
-        )
+        let mut answers = Records::new(peer.hears(answers));
+        peer.talk(|| {
+            converse(
+                &mut opened.view,
+                &request,
+                Capabilities::ALL,
+                &mut sink,
+                &mut answers,
+                &mut edge,
+                &mut report,
+            )
+        })
     };
     let (had, acknowledged) = report.target;
     request.window.begin = had.map_or(request.window.begin, Tid::next);
@@ -174,7 +280,7 @@ pub(super) fn give(
 /// `mirror-plan`.
 pub fn planned(args: &MirrorPlanArgs, cx: &Context) -> Outcome {
     let mut opened = open(cx, &args.spec)?;
-    let request = request(cx, &mut opened, args.from, args.end_tid, None)?;
+    let request = windowed(cx, &mut opened, args.from, args.end_tid, None)?;
     let report = {
         let mut meter = cx.meter("mirror-plan", "records");
         let mut edge = Edge {
@@ -203,33 +309,47 @@ pub fn planned(args: &MirrorPlanArgs, cx: &Context) -> Outcome {
     }
 }
 
-/// What the arguments and options ask for.
-fn request(
+/// What the options ask for: everything from `begin` on. While somebody may be writing (`live`), how
+/// far that goes is looked up in the view when the target has said what it lacks.
+pub(super) fn request(
     cx: &Context,
     opened: &mut Opened,
     begin: Option<Tid>,
-    end: Option<Tid>,
-    cycle: Option<Cycle>,
+    live: bool,
 ) -> Result<Request> {
-    let pfs = opened.pfs()?;
-    let mut source = SourcePfs::from(&pfs);
-    let cycle = cycle.map(|cycle| resume(cx, &cycle, source.id));
-    let asked = Asked { begin, end };
-    if cx.global.live && !pfs.is_slave() {
-        let from = window::one_way(&source, Asked { begin, end: None }, cycle)?.begin;
-        let mut meter = cx.meter("newest TID", "leaves");
-        source.end = window::newest(&mut opened.view, source.id, from, &mut meter)?;
-    }
+    let source = SourcePfs::from(&opened.pfs()?);
     let split = match cx.global.no_split {
         true => None,
         false => Some(cx.global.split.unwrap_or(split::DEFAULT)),
     };
     Ok(Request {
         pfs: source,
-        window: window::one_way(&source, asked, cycle)?,
+        window: window::one_way(&source, Asked { begin, end: None }, None)?,
         split,
         accept_damage: cx.global.accept_damage,
+        live,
     })
+}
+
+/// What the arguments and options ask for of one window.
+fn windowed(
+    cx: &Context,
+    opened: &mut Opened,
+    begin: Option<Tid>,
+    end: Option<Tid>,
+    cycle: Option<Cycle>,
+) -> Result<Request> {
+    let mut request = request(cx, opened, None, false)?;
+    let source = &mut request.pfs;
+    let cycle = cycle.map(|cycle| resume(cx, &cycle, source.id));
+    let asked = Asked { begin, end };
+    if cx.global.live && !source.data.is_slave() {
+        let from = window::one_way(source, Asked { begin, end: None }, cycle)?.begin;
+        let mut meter = cx.meter("newest TID", "leaves");
+        source.end = window::newest(&mut opened.view, source.id, from, &mut meter)?;
+    }
+    request.window = window::one_way(source, asked, cycle)?;
+    Ok(request)
 }
 
 /// Where the cycle file says to go on.
@@ -504,7 +624,7 @@ fn print_plan(cx: &Context, request: &Request, report: &Report) -> std::io::Resu
     Ok(())
 }
 
-fn key(key: &Key) -> Value {
+pub(super) fn key(key: &Key) -> Value {
     json!({
         "lo": format!("0x{:08x}", key.localization.0),
         "obj": hex(key.obj_id.cast_unsigned()),
@@ -525,140 +645,4 @@ pub(super) fn damage_event(damage: &Damage) -> Value {
         "file_end": bytes.map(|b| b.end),
         "detail": damage.to_string(),
     })
-}
-
-/// `mirror-dump`.
-pub fn dump(args: &MirrorDumpArgs, cx: &Context) -> Outcome {
-    let mut stream = Dump::new(std::io::stdin().lock());
-    if args.what == Some(DumpWhat::Header) {
-        return header(cx, &mut stream);
-    }
-    let mut status = Status::default();
-    let shown = records(cx, &mut stream, &mut status);
-    let grammar = stream.grammar();
-    let (synced, unsynced, stopped) = (grammar.synced, grammar.unsynced, grammar.stopped);
-    cx.events.summary(json!({
-        "records": status.items,
-        "bytes": status.bytes,
-        "synced": synced,
-        "unsynced": unsynced,
-        "complete": shown.is_ok() && !stopped,
-    }));
-    shown?;
-    if stopped {
-        cx.ui
-            .note(0, "the stream was stopped: its last batch is not whole");
-    }
-    Ok(Exit::Done)
-}
-
-/// Prints the records of a stream and counts them in `status`.
-fn records<R: std::io::Read>(
-    cx: &Context,
-    stream: &mut Dump<R>,
-    status: &mut Status,
-) -> anyhow::Result<()> {
-    let mut out = cx.out();
-    let mut meter = cx.meter("mirror-dump", "records");
-    while let Some(record) = stream.next()? {
-        match cx.json() {
-            true => cx
-                .events
-                .emit(kind(&record.body), fields(record.at, &record.body))?,
-            false => write!(out, "{}", Text(&record.body))?,
-        }
-        status.items += 1;
-        status.bytes = record.at + record.bytes.len() as u64;
-        meter.at(status)?;
-    }
-    Ok(())
-}
-
-fn header<R: std::io::Read>(cx: &Context, stream: &mut Dump<R>) -> Outcome {
-    match stream.next()? {
-        Some(record) => match &record.body {
-            Body::Pfsd(pfsd) if cx.json() => {
-                cx.events.emit("pfsd", pfsd_fields(record.at, pfsd))?;
-                Ok(Exit::Done)
-            }
-            Body::Pfsd(pfsd) => {
-                write!(cx.out(), "{}", Lines(&pfsd.pfs))?;
-                Ok(Exit::Done)
-            }
-            body => {
-                let name = dump::name(body);
-                Err(broken(
-                    record.at,
-                    format!("it begins with {name}, it has no header"),
-                )
-                .into())
-            }
-        },
-        None => Err(Error::new(Class::Protocol, "the stream is empty").into()),
-    }
-}
-
-fn kind(body: &Body<'_>) -> &'static str {
-    match body {
-        Body::Record { .. } => "rec",
-        Body::Pfsd(_) => "pfsd",
-        Body::Update(_) => "update",
-        Body::Sync => "sync",
-        Body::Skip { .. } => "skip",
-        Body::Pass(_) => "pass",
-        Body::Term => "term",
-        Body::Idle => "idle",
-        Body::Source(_) => "source",
-        Body::Cursor { .. } => "cursor",
-        Body::Alive => "alive",
-        Body::Unreadable { .. } => "unreadable",
-    }
-}
-
-fn fields(at: u64, body: &Body<'_>) -> Value {
-    match body {
-        Body::Pfsd(pfsd) => pfsd_fields(at, pfsd),
-        Body::Record { leaf, .. } | Body::Pass(leaf) => {
-            let more = json!({
-                "at": at,
-                "obj_type": leaf.base.obj_type,
-                "delete_tid": hex(leaf.base.delete_tid.get()),
-                "create_ts": leaf.create_ts.get(),
-                "delete_ts": leaf.delete_ts.get(),
-                "data_len": leaf.data_len.get(),
-            });
-            let fields = show::with(key(&leaf.base.key()), more);
-            match body {
-                Body::Record { bad, .. } => show::with(fields, json!({"bad": bad})),
-                _ => fields,
-            }
-        }
-        Body::Skip { from, to } | Body::Unreadable { from, to } => {
-            let bound = |base: &Base| key(&base.key());
-            json!({"at": at, "from": bound(from), "to": bound(to)})
-        }
-        Body::Update(tid) => json!({"at": at, "tid": hex(*tid)}),
-        Body::Source(leaf) => json!({"at": at, "tid": hex(leaf.0)}),
-        Body::Cursor { key: base, end } => {
-            json!({"at": at, "key": key(&base.key()), "end": hex(end.0)})
-        }
-        Body::Sync | Body::Idle | Body::Term | Body::Alive => json!({"at": at}),
-    }
-}
-
-fn pfsd_fields(at: u64, pfsd: &PfsdBody) -> Value {
-    let pfs = &pfsd.pfs;
-    let mut fields = Fields::new();
-    put_name(&mut fields, "label", pfs.label());
-    let more = json!({
-        "at": at,
-        "kind": if pfs.is_slave() { "slave" } else { "master" },
-        "shared_uuid": Uuid::from_bytes_le(pfs.shared_uuid).to_string(),
-        "unique_uuid": Uuid::from_bytes_le(pfs.unique_uuid).to_string(),
-        "sync_beg_tid": hex(pfs.sync_beg_tid.get()),
-        "sync_end_tid": hex(pfs.sync_end_tid.get()),
-        "prune_min": pfs.prune_min.get(),
-    });
-    put_name(&mut fields, "snapshots", pfs.snapshots());
-    show::with(Value::Object(fields), more)
 }

@@ -3,14 +3,14 @@
 use super::args::MirrorWriteArgs;
 use super::input::Input;
 use super::json::hex;
-use super::open::{Writable, now_us, open_rw};
-use super::spec::Pfs;
+use super::open::now_us;
+use super::peer::Peer;
+use super::slave::Slave;
 use super::{Context, Exit, Outcome, mirror, show, size};
 use crate::error::{Error, Result};
 use crate::format::mrecord::Capabilities;
 use crate::format::record::PfsData;
 use crate::fs::pfs_ops::{self, Kind, NewPfs, Settings};
-use crate::io::lock::{self, Lock};
 use crate::mirror::copy::Group;
 use crate::mirror::write::{Edge, Event, Report, Request, write};
 use crate::mirror::{Applied, Terms};
@@ -18,7 +18,7 @@ use crate::store::Store;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
-use std::time::Instant;
+use std::os::fd::AsFd;
 use uuid::Uuid;
 
 /// `mirror-write`.
@@ -36,27 +36,39 @@ pub fn run(args: &MirrorWriteArgs, cx: &Context) -> Outcome {
         true => Some(cx.raw(true)?),
         false => None,
     };
-    let mut opened = open_rw(cx, &args.spec)?;
-    take(
-        cx,
-        &mut opened,
-        Input::new(cx, io::stdin()),
-        answers,
-        &args.spec.to_string(),
-    )
+    let mut slave = Slave::new(cx, &args.spec)?;
+    let (input, name) = (Input::new(cx, io::stdin()), args.spec.to_string());
+    match answers {
+        Some(out) => {
+            let peer = Peer::source(cx, io::stdin(), out)?;
+            take(cx, &mut slave, &peer, input, &name)
+        }
+        None => applied_from(cx, &mut slave, input, None, &name),
+    }
 }
 
-/// Applies the stream that `input` gives to the slave that was named; two-way, `answers` takes what
-/// the target says.
+/// Applies the stream that `input` gives to the slave that was named, and answers `peer`.
 pub(super) fn take(
     cx: &Context,
-    opened: &mut Writable,
-    input: impl Read,
-    mut answers: Option<impl Write>,
+    slave: &mut Slave<'_>,
+    peer: &Peer,
+    input: Input<'_, impl AsFd>,
     name: &str,
 ) -> Outcome {
-    let id = slave(opened)?;
-    lock_stream(cx, opened, id)?;
+    let input = peer.hears(input);
+    peer.talk(|| applied_from(cx, slave, input, Some(peer), name))
+}
+
+/// Applies the stream that `input` gives to the slave that was named; two-way, `peer` hears what the
+/// target says.
+fn applied_from(
+    cx: &Context,
+    slave: &mut Slave<'_>,
+    input: impl Read,
+    peer: Option<&Peer>,
+    name: &str,
+) -> Outcome {
+    let id = slave.id();
     let request = Request {
         pfs: id,
         force: cx.global.force,
@@ -69,7 +81,7 @@ pub(super) fn take(
         announces: Capabilities::ALL,
         group: Group::default(),
     };
-    let two_way = answers.is_some();
+    let two_way = peer.is_some();
     let (mut report, mut teller) = (Report::default(), Teller::new(cx, name.to_owned(), two_way));
     let ended = {
         let mut meter = cx.meter("mirror-write", "records");
@@ -77,20 +89,18 @@ pub(super) fn take(
             now: &mut || clock(cx),
             progress: &mut meter,
             events: &mut |event| {
-                teller.tell(event);
+                match (event, peer) {
+                    (Event::Agreed(what), Some(peer)) => peer.agreed(*what),
+                    (Event::Owed(owed), Some(peer)) => peer.owed(*owed),
+                    _ => teller.tell(event),
+                }
                 Ok(())
             },
             make: &mut |store, told| make(cx, store, id, told),
         };
+        let mut answers = peer.map(Peer::says);
         let answers = answers.as_mut().map(|out| out as &mut dyn Write);
-        write(
-            &mut opened.store,
-            input,
-            answers,
-            &request,
-            &mut edge,
-            &mut report,
-        )
+        write(slave, input, answers, &request, &mut edge, &mut report)
     };
     cx.events.summary(counts(id, &report));
     let outcome = ended
@@ -100,29 +110,6 @@ pub(super) fn take(
         Err(error) if outcome.is_ok() => Err(error.into()),
         _ => outcome,
     }
-}
-
-/// The number of the slave that was named, whether there is one or not.
-fn slave(opened: &mut Writable) -> Result<u16> {
-    match &opened.spec.pfs {
-        Some(Pfs::Number(id)) => Ok(*id),
-        // A label that nobody carries says nothing about what to make.
-        _ => Ok(opened.pfs()?.id),
-    }
-}
-
-/// One stream at a time goes into a slave, from whatever program.
-fn lock_stream(cx: &Context, opened: &mut Writable, id: u16) -> Result<()> {
-    let start = Instant::now();
-    for volume in &opened.spec.volumes {
-        let left = cx.global.lock_wait.saturating_sub(start.elapsed());
-        let offset = volume.offset.unwrap_or(0);
-        let kind = Lock::Stream(id);
-        let goes_on = &mut || cx.goes_on();
-        let guard = lock::acquire_unless(&volume.path, offset, kind, left, goes_on)?;
-        opened.locks.push(guard);
-    }
-    Ok(())
 }
 
 /// The time of this machine, microseconds since 1970; a stream can take days.

@@ -20,8 +20,10 @@ pub mod gauge;
 pub mod history;
 pub mod input;
 pub mod json;
+mod links;
 pub mod manual;
 pub mod mirror;
+pub mod mirror_dump;
 pub mod mirror_write;
 pub mod mode;
 pub mod moment;
@@ -35,10 +37,12 @@ pub mod record;
 pub mod remote;
 pub mod show;
 pub mod size;
+mod slave;
 pub mod spec;
 mod stream;
 pub mod ui;
 pub mod verify;
+mod views;
 pub mod volumes;
 pub mod watchdog;
 pub mod words;
@@ -169,8 +173,9 @@ fn run(command: &Command, cx: &Context) -> Outcome {
         Command::PfsDestroy(args) => pfs_write::destroy(args, cx),
         Command::Snapls(args) => pfs::snapshots(args, cx),
         Command::MirrorRead(args) => mirror::read(args, cx),
+        Command::MirrorReadStream(args) => mirror::read_stream(args, cx),
         Command::MirrorWrite(args) => mirror_write::run(args, cx),
-        Command::MirrorDump(args) => mirror::dump(args, cx),
+        Command::MirrorDump(args) => mirror_dump::dump(args, cx),
         Command::MirrorPlan(args) => match &args.target {
             Some(target) => copy::plan(args, target, cx),
             None => mirror::planned(args, cx),

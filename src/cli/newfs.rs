@@ -268,7 +268,8 @@ impl Ground {
 
     fn lock(&mut self, cx: &Context, volume: &Volume) -> Result<()> {
         let one = std::slice::from_ref(volume);
-        self.locks.extend(open::locks(cx, one, Lock::Write)?);
+        self.locks
+            .extend(open::locks(cx, one, Lock::Write, cx.global.lock_wait)?);
         self.locks.extend(lock::claim(&volume.path)?);
         Ok(())
     }

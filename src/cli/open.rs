@@ -76,12 +76,19 @@ const SHARE_MIN: usize = 4 << 20;
 /// Errors: class `Usage` for another machine's volumes, `Busy` for volumes that somebody else uses,
 /// and what opening the devices, the set and the store says.
 pub fn open_rw(cx: &Context, spec: &Spec) -> Result<Writable> {
-    open_rw_of(cx, spec, 1, view_options(cx).cache_bytes)
+    let cache = view_options(cx).cache_bytes;
+    open_rw_of(cx, spec, 1, cache, cx.global.lock_wait)
 }
 
 /// As [`open_rw`], one of `sets` volume sets that share the memory for changes; with `cache` bytes
-/// of memory for metadata.
-pub fn open_rw_of(cx: &Context, spec: &Spec, sets: usize, cache: usize) -> Result<Writable> {
+/// of memory for metadata, and waiting for locks so long.
+pub fn open_rw_of(
+    cx: &Context,
+    spec: &Spec,
+    sets: usize,
+    cache: usize,
+    wait: Duration,
+) -> Result<Writable> {
     let name = spec.to_string();
     let spec = local(spec)?;
     let (sets, usual) = (sets.max(1), StoreOptions::default());
@@ -90,7 +97,7 @@ pub fn open_rw_of(cx: &Context, spec: &Spec, sets: usize, cache: usize) -> Resul
         return Err(Error::usage(text));
     }
     distinct(&spec.volumes)?;
-    let mut locks = locks(cx, &spec.volumes, Lock::Write)?;
+    let mut locks = locks(cx, &spec.volumes, Lock::Write, wait)?;
     for volume in &spec.volumes {
         locks.extend(lock::claim(&volume.path)?);
     }
@@ -175,7 +182,10 @@ pub fn open_with(cx: &Context, spec: &Spec, options: &ViewOptions) -> Result<Ope
     let spec = local(spec)?;
     let (locks, how) = match options.live {
         true => (Vec::new(), Use::Live),
-        false => (locks(cx, &spec.volumes, Lock::Read)?, Use::Read),
+        false => {
+            let wait = cx.global.lock_wait;
+            (locks(cx, &spec.volumes, Lock::Read, wait)?, Use::Read)
+        }
     };
     let set = volumes(cx, spec, how)?;
     for fault in set.warnings() {
@@ -250,9 +260,13 @@ fn distinct(volumes: &[Volume]) -> Result<()> {
     Ok(())
 }
 
-/// Locks on all volumes; `--lock-wait` is for all of them together.
-pub(super) fn locks(cx: &Context, volumes: &[Volume], kind: Lock) -> Result<Vec<LockGuard>> {
-    let wait = cx.global.lock_wait;
+/// Locks on all volumes; `wait` is for all of them together.
+pub(super) fn locks(
+    cx: &Context,
+    volumes: &[Volume],
+    kind: Lock,
+    wait: Duration,
+) -> Result<Vec<LockGuard>> {
     let start = Instant::now();
     let lock = |volume: &Volume| {
         let left = wait.saturating_sub(start.elapsed());

@@ -5,14 +5,15 @@
 
 use super::args::{MirrorCopyArgs, RemoteArgs};
 use super::input::Input;
-use super::open::{open, open_rw};
+use super::open::open;
+use super::peer::Peer as End;
+use super::slave::Slave;
 use super::spec::{Remote, Spec};
+use super::views::Views;
 use super::{Context, Exit, Outcome, errors, mirror, mirror_write};
 use crate::error::{Class, Error, Result};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,12 +43,13 @@ pub fn everywhere(
     let near: Vec<Spec> = near.into_iter().cloned().collect();
     let ours = (!near.is_empty()).then(|| here(&near));
     let far = far.into_iter();
-    let theirs = far.map(|target| copy(&args.source, target, &args.remote, cx));
+    let ends = Ends::new(&args.remote, None, cx);
+    let theirs = far.map(|target| ends.copy(&args.source, target));
     worst(ours.into_iter().chain(theirs), cx)
 }
 
 /// Of several outcomes the one with the highest status; the errors of others are said here.
-fn worst(outcomes: impl Iterator<Item = Outcome>, cx: &Context) -> Outcome {
+pub(super) fn worst(outcomes: impl Iterator<Item = Outcome>, cx: &Context) -> Outcome {
     let code = |outcome: &Outcome| match outcome {
         Ok(exit) => *exit as u8,
         Err(error) => errors::class_of(error).exit_code(),
@@ -64,28 +66,6 @@ fn worst(outcomes: impl Iterator<Item = Outcome>, cx: &Context) -> Outcome {
         worst = more;
     }
     worst
-}
-
-/// From or to another machine, or both.
-fn copy(source: &Spec, target: &Spec, args: &RemoteArgs, cx: &Context) -> Outcome {
-    cx.goes_on()?;
-    let programs: Vec<OsString> = match &args.remote_command {
-        Some(program) => vec![program.clone()],
-        None => PROGRAMS.map(OsString::from).to_vec(),
-    };
-    let ends = Ends { args, cx };
-    match (source, target) {
-        (Spec::Remote(source), Spec::Remote(target)) => ends.relay(source, target, &programs),
-        (Spec::Remote(there), Spec::Local(_)) => {
-            first(&programs, |program| ends.take(there, target, program))
-        }
-        (Spec::Local(_), Spec::Remote(there)) => {
-            first(&programs, |program| ends.give(source, there, program))
-        }
-        (Spec::Local(_), Spec::Local(_)) => {
-            Err(Error::usage("neither end is on another machine").into())
-        }
-    }
 }
 
 /// What the first of `programs` that is there makes of it.
@@ -116,42 +96,88 @@ impl Ended {
     }
 }
 
-struct Ends<'a> {
+/// How ends on other machines are reached, and what for.
+pub(super) struct Ends<'a> {
     args: &'a RemoteArgs,
+    /// The source is followed, with this pause between two batches at least.
+    interval: Option<Duration>,
     cx: &'a Context,
 }
 
-impl Ends<'_> {
+impl<'a> Ends<'a> {
+    /// For one copy, or to follow the source with this pause between two batches.
+    pub fn new(args: &'a RemoteArgs, interval: Option<Duration>, cx: &'a Context) -> Ends<'a> {
+        Ends { args, interval, cx }
+    }
+
+    /// From or to another machine, or both.
+    pub fn copy(&self, source: &Spec, target: &Spec) -> Outcome {
+        self.cx.goes_on()?;
+        let programs: Vec<OsString> = match &self.args.remote_command {
+            Some(program) => vec![program.clone()],
+            None => PROGRAMS.map(OsString::from).to_vec(),
+        };
+        match (source, target) {
+            (Spec::Remote(source), Spec::Remote(target)) => self.relay(source, target, &programs),
+            (Spec::Remote(there), Spec::Local(_)) => {
+                first(&programs, |program| self.take(there, target, program))
+            }
+            (Spec::Local(_), Spec::Remote(there)) => {
+                first(&programs, |program| self.give(source, there, program))
+            }
+            (Spec::Local(_), Spec::Local(_)) => {
+                Err(Error::usage("neither end is on another machine").into())
+            }
+        }
+    }
+
+    /// What the source's end does.
+    fn reading(&self) -> &'static str {
+        match self.interval {
+            Some(_) => "mirror-read-stream",
+            None => "mirror-read",
+        }
+    }
+
     /// From this machine to `there`.
     fn give(&self, source: &Spec, there: &Remote, program: &OsString) -> Result<Ended> {
-        let mut opened = open(self.cx, source)?;
+        let name = source.to_string();
+        let Some(interval) = self.interval else {
+            let mut opened = open(self.cx, source)?;
+            let mut peer = self.start(there, program, "mirror-write")?;
+            let (to, from) = peer.ends()?;
+            let end = End::target(self.cx, &from, to)?;
+            let from = Input::new(self.cx, from);
+            let ended = mirror::give(self.cx, &mut opened, &end, from, &name);
+            drop(end);
+            return Ok(peer.gone()?.judged(ended));
+        };
         let mut peer = self.start(there, program, "mirror-write")?;
         let (to, from) = peer.ends()?;
-        let from = Input::new(self.cx, from);
-        let name = source.to_string();
-        let ended = mirror::give(self.cx, &mut opened, to, from, &name);
-        let Gone { name, status } = peer.gone()?;
-        Ok(judged(&name, status, ended))
+        let end = End::target(self.cx, &from, to)?;
+        let mut listens = || end.is_there();
+        let ended = match Views::new(self.cx, source, (None, interval), &mut listens) {
+            Ok(mut views) => {
+                let from = Input::new(self.cx, &from);
+                mirror::give_on(self.cx, &mut views, &end, from, &name)
+            }
+            Err(error) => Err(error.into()),
+        };
+        drop((end, from));
+        Ok(peer.gone()?.judged(ended))
     }
 
     /// From `there` to this machine.
     fn take(&self, there: &Remote, target: &Spec, program: &OsString) -> Result<Ended> {
-        let mut peer = self.start(there, program, "mirror-read")?;
+        // Whatever is wrong here shows before anybody is called.
+        let mut slave = Slave::new(self.cx, target)?;
+        let mut peer = self.start(there, program, self.reading())?;
         let (to, from) = peer.ends()?;
-        // The source speaks first. Before it does there is nothing to open a slave for.
-        let ended = match self.speaks(&from)? {
-            false => {
-                drop((to, from));
-                Err(Error::new(Class::Protocol, "the source said nothing").into())
-            }
-            true => {
-                let mut opened = open_rw(self.cx, target)?;
-                let from = self.paced(from);
-                mirror_write::take(self.cx, &mut opened, from, Some(to), &target.to_string())
-            }
-        };
-        let Gone { name, status } = peer.gone()?;
-        Ok(judged(&name, status, ended))
+        let end = End::source(self.cx, &from, to)?;
+        let (from, name) = (self.paced(from), target.to_string());
+        let ended = mirror_write::take(self.cx, &mut slave, &end, from, &name);
+        drop((slave, end));
+        Ok(peer.gone()?.judged(ended))
     }
 
     /// The program at `there`, doing `directive`.
@@ -208,28 +234,12 @@ impl Ends<'_> {
         line
     }
 
-    /// Whether anything comes before the end.
-    fn speaks(&self, from: &ChildStdout) -> Result<bool> {
-        loop {
-            self.cx.goes_on()?;
-            let mut fds = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::from(100u8)) {
-                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
-                Ok(_) => {
-                    let seen = fds[0].revents().unwrap_or(PollFlags::empty());
-                    return Ok(seen.contains(PollFlags::POLLIN));
-                }
-                Err(error) => return Err(Error::io("waiting for the source", error.into())),
-            }
-        }
-    }
-
     /// Both ends are elsewhere: what one says is handed to the other. Each may have another program.
     fn relay(&self, source: &Remote, target: &Remote, programs: &[OsString]) -> Outcome {
         let (mut from, mut to) = (0, 0);
         loop {
             self.cx.goes_on()?;
-            let reader = self.start(source, &programs[from], "mirror-read")?;
+            let reader = self.start(source, &programs[from], self.reading())?;
             let writer = self.start(target, &programs[to], "mirror-write")?;
             let (read, written) = self.relayed(reader, writer)?;
             let is_missing = |peer: &Gone| peer.status.code() == Some(NOT_FOUND);
@@ -267,7 +277,7 @@ impl Ends<'_> {
 
 /// What two far ends came to. The one that says more than that the other is gone has the word.
 fn both(read: &Gone, written: &Gone) -> Outcome {
-    let outcome = |gone: &Gone| judged(&gone.name, gone.status, Ok(Exit::Done)).outcome();
+    let outcome = |gone: &Gone| gone.judged(Ok(Exit::Done)).outcome();
     let (read, written) = (outcome(read), outcome(written));
     let is_lost = |outcome: &Outcome| {
         let class = outcome.as_ref().err().map(errors::class_of);
@@ -328,6 +338,13 @@ struct Peer {
 struct Gone {
     name: String,
     status: ExitStatus,
+}
+
+impl Gone {
+    /// What a copy came to of which this end came to `ours`.
+    fn judged(&self, ours: Outcome) -> Ended {
+        judged(&self.name, self.status, ours)
+    }
 }
 
 impl Peer {

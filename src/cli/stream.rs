@@ -3,16 +3,17 @@
 //! The source's root header is looked at every so often; where something was committed, a live view
 //! of the source is taken and a pass copies it to every slave that lacks it. Between passes nothing is
 //! open and nothing locked but what keeps other streams out. What fails for a moment is tried again;
-//! the slave's own record says where to go on.
+//! the slave's own record says where to go on. (Slaves of other machines: `links`.)
 
 use super::args::MirrorStreamArgs;
 use super::copy::{self as copying, Teller};
-use super::ends::{Layout, Manner, number, opened, streams};
+use super::ends::{Layout, Manner, opened, streams};
 use super::json::hex;
 use super::mirror::Wall;
-use super::open::{open_with, view_options, watch};
-use super::spec::{Local, Pfs, Spec};
-use super::{Context, Exit, Outcome, size};
+use super::slave::{by_number, number};
+use super::spec::Spec;
+use super::views::{Watch, chance};
+use super::{Context, Exit, Outcome, links, size};
 use crate::error::{Class, Error, Result};
 use crate::format::Tid;
 use crate::io::lock::LockGuard;
@@ -20,29 +21,26 @@ use crate::mirror::Clock;
 use crate::mirror::Window;
 use crate::mirror::copy::{self, Event, Origin, Report};
 use crate::mirror::follow::{self, Mark};
-use crate::store::{Store, ViewOptions, VolumeSet};
+use crate::store::Store;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use uuid::Uuid;
 
 /// After so many failures in a row people are told of what usually passes by itself.
 const MANY: u32 = 10;
 
 /// `mirror-stream`.
 pub fn stream(args: &MirrorStreamArgs, cx: &Context) -> Outcome {
-    let mut ends = std::iter::once(&args.source).chain(&args.targets);
-    if let Some(remote) = ends.find(|spec| matches!(spec, Spec::Remote(_))) {
-        let text = format!(
-            "{remote} is on another machine, and mirror-stream works on volumes of this one so far: \
-             mirror-copy reaches it (write ./ before a local path with a colon)"
-        );
-        return Err(Error::usage(text).into());
-    }
     if cx.global.dry_run {
         return copying::planned(&args.source, &args.targets, cx);
     }
-    let layout = Layout::of(&args.source, &args.targets)?;
+    cx.ui.note(1, "Running");
+    links::everywhere(args, |near| together(args, near, cx), cx)
+}
+
+/// The slaves of this machine, followed together.
+fn together(args: &MirrorStreamArgs, targets: &[Spec], cx: &Context) -> Outcome {
+    let layout = Layout::of(&args.source, targets)?;
     if layout.source.is_some() {
         let text = format!(
             "{} is in the volumes of one of its slaves: a stream would follow its own writes; use \
@@ -52,49 +50,29 @@ pub fn stream(args: &MirrorStreamArgs, cx: &Context) -> Outcome {
         return Err(Error::usage(text).into());
     }
     let mut slaves: Vec<Slave> = Vec::new();
-    for (spec, store) in args.targets.iter().zip(&layout.targets) {
-        let place = (*store, exact(spec, cx)?);
+    for (spec, store) in targets.iter().zip(&layout.targets) {
+        let place = (*store, number(cx, spec)?);
         if slaves.iter().any(|slave| slave.place == place) {
             return Err(Error::usage(format!("{spec} is named twice")).into());
         }
-        slaves.push(Slave::new(spec, place)?);
+        slaves.push(Slave::new(cx, spec, place)?);
     }
     let mut follower = Follower {
         cx,
         args,
         slaves,
         source: Trouble::default(),
-        watched: None,
+        watch: Watch::new(cx, &args.source),
         damaged: false,
     };
-    cx.ui.note(1, "Running");
     let ended = follower.run();
     follower.conclude(ended)
 }
 
-/// The number of the PFS that `spec` names: a stream keeps to it, whatever its label says later.
-fn exact(spec: &Spec, cx: &Context) -> Result<u16> {
-    let Spec::Local(local) = spec else {
-        return Err(Error::usage(format!("{spec} is on another machine")));
-    };
-    match local.pfs {
-        None => Ok(0),
-        Some(Pfs::Number(id)) => Ok(id),
-        Some(Pfs::Label(_)) => {
-            let options = ViewOptions {
-                live: true,
-                ..view_options(cx)
-            };
-            let mut opened = open_with(cx, spec, &options)?;
-            Ok(number(&mut opened.view, spec)?.0)
-        }
-    }
-}
-
 /// Failures in a row, and when to try again.
 #[derive(Debug, Default)]
-struct Trouble {
-    failures: u32,
+pub(super) struct Trouble {
+    pub failures: u32,
     until: Option<Instant>,
 }
 
@@ -103,24 +81,26 @@ impl Trouble {
         self.until.is_none_or(|until| until <= Instant::now())
     }
 
-    fn rest(&self) -> Duration {
+    /// How long to wait before the next try.
+    pub fn rest(&self) -> Duration {
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         self.until.map_or(Duration::ZERO, left)
     }
 
     /// Takes notice of one more failure; `false` if it is to be the last.
     fn failed(&mut self, error: &Error, retries: Option<u32>) -> bool {
-        if !follow::may_pass(error.class()) {
-            return false;
-        }
+        follow::may_pass(error.class()) && self.again(error.class(), retries)
+    }
+
+    /// Takes notice of one more failure, of this class, that may pass; `false` if it is to be the last.
+    pub fn again(&mut self, class: Class, retries: Option<u32>) -> bool {
         self.failures = self.failures.saturating_add(1);
         // A view that was overtaken is no failure of anything: what it gave stays.
-        let counts = error.class() != Class::Expired;
+        let counts = class != Class::Expired;
         if counts && retries.is_some_and(|retries| self.failures > retries) {
             return false;
         }
-        let chance = Uuid::new_v4().as_u64_pair().0 as u32;
-        self.wait(follow::backoff(error.class(), self.failures, chance));
+        self.wait(follow::backoff(class, self.failures, chance()));
         true
     }
 
@@ -161,18 +141,11 @@ struct Done {
 }
 
 impl Slave {
-    fn new(spec: &Spec, place: (usize, u16)) -> Result<Slave> {
-        let Spec::Local(local) = spec else {
-            return Err(Error::usage(format!("{spec} is on another machine")));
-        };
-        let exact = Local {
-            pfs: Some(Pfs::Number(place.1)),
-            ..local.clone()
-        };
+    fn new(cx: &Context, spec: &Spec, place: (usize, u16)) -> Result<Slave> {
         Ok(Slave {
             spec: spec.clone(),
-            _stream: streams(local, place.1)?,
-            exact: Spec::Local(exact),
+            _stream: streams(cx, spec, place.1)?,
+            exact: by_number(spec, place.1),
             place,
             seen: None,
             trouble: Trouble::default(),
@@ -202,8 +175,7 @@ struct Follower<'a> {
     args: &'a MirrorStreamArgs,
     slaves: Vec<Slave>,
     source: Trouble,
-    /// The source's volumes, to look at its header.
-    watched: Option<VolumeSet>,
+    watch: Watch<'a>,
     /// Whether something was acknowledged that could not be read in full.
     damaged: bool,
 }
@@ -259,20 +231,12 @@ impl Follower<'_> {
         if !self.source.is_over() {
             return Ok(None);
         }
-        let read = match &mut self.watched {
-            Some(set) => set.root_header_now(),
-            None => watch(self.cx, &self.args.source).and_then(|set| {
-                let set = self.watched.insert(set);
-                set.root_header_now()
-            }),
-        };
-        match read {
-            Ok(header) => {
+        match self.watch.look() {
+            Ok(mark) => {
                 self.source = Trouble::default();
-                Ok(Some(Mark::of(&header)))
+                Ok(Some(mark))
             }
             Err(error) => {
-                self.watched = None;
                 if !self.source.failed(&error, self.args.retries) {
                     return Err(error);
                 }
@@ -422,7 +386,7 @@ fn again(error: &Error) -> Error {
 }
 
 /// Says that something is tried again: with a warning once it is worth one.
-fn tell(cx: &Context, what: &Spec, trouble: &Trouble, error: &Error) {
+pub(super) fn tell(cx: &Context, what: &Spec, trouble: &Trouble, error: &Error) {
     let (wait, failures) = (trouble.rest(), trouble.failures);
     let _ = cx.events.emit(
         "retry",

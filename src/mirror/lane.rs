@@ -124,7 +124,7 @@ impl Lane {
 /// A target that was shown the source and has shown `slave`: they belong together, or it is an
 /// error of class `Incompatible`.
 pub(super) fn greeted(source: &SourcePfs, slave: Slave) -> Result<Target> {
-    let mut target = Target::new(false);
+    let mut target = Target::new(false, false);
     target.take(&pfsd(source.told(source.end)))?;
     target.slave(slave)?;
     Ok(target)

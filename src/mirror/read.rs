@@ -7,14 +7,14 @@ use super::session::{Action, Ended, Message, Session};
 use super::source::{Item, Source};
 use super::split::{self, Chunk, Histogram};
 use super::throttle::Clock;
-use super::window::{SourcePfs, Window, untouched};
+use super::window::{SourcePfs, Window, newest, untouched};
 use super::wire::{Records, Sink, broken};
 use crate::error::{Class, Error, Result};
 use crate::format::mrecord::{CRC_ERROR, Capabilities, DATA_CRC_BAD, Kind};
 use crate::format::{Key, Tid};
 use crate::fs::pfs;
 use crate::progress::{Progress, Status};
-use crate::store::Fetch;
+use crate::store::{Fetch, View};
 use std::io::{Read, Write};
 use zerocopy::IntoBytes;
 
@@ -34,6 +34,24 @@ pub struct Request {
     pub split: Option<u64>,
     /// Let the target acknowledge batches of which not everything could be read.
     pub accept_damage: bool,
+    /// Somebody may be writing to the volume: how far the PFS can be given is to be looked up in the
+    /// view once it is known from where on.
+    pub live: bool,
+}
+
+/// The views of a source that is followed, one after another.
+pub trait Supply {
+    /// A view to give what is there to give; the first one at once, another when the source may have
+    /// more, or when the last one was `overtaken`. `None`: there will be none.
+    fn next(&mut self, overtaken: bool) -> Result<Option<Supplied>>;
+}
+
+/// A view, and what to give of it.
+pub struct Supplied {
+    /// The view.
+    pub view: View,
+    /// What to give; its window counts only one-way, and only for the first.
+    pub request: Request,
 }
 
 /// Something to tell the user.
@@ -252,19 +270,10 @@ pub fn run<F: Fetch + ?Sized>(
     out: &mut dyn Output,
     edge: &mut Edge<'_>,
 ) -> Result<Report> {
-    let session = Session::one_way(request.pfs, request.window.end);
+    let mut session = Session::one_way(request.pfs, request.window.end);
     let mut report = Report::default();
-    Run::new(request, out, edge, &mut report).session(fetch, session, None)?;
+    Run::new(*request, out, edge, &mut report).session(fetch, &mut session, None)?;
     Ok(report)
-}
-
-/// What a two-way session needs beside what to stream.
-#[derive(Clone, Copy, Debug)]
-pub struct TwoWay {
-    /// The last TID that the target can have ([`Session::two_way`]).
-    pub committed: Tid,
-    /// What this end announces beyond the original.
-    pub announces: Capabilities,
 }
 
 /// Streams two-way: the target says in `answers` what it lacks, in place of the window that `request`
@@ -275,19 +284,73 @@ pub struct TwoWay {
 pub fn converse<F: Fetch + ?Sized, R: Read>(
     fetch: &mut F,
     request: &Request,
-    how: TwoWay,
+    announces: Capabilities,
     out: &mut dyn Output,
     answers: &mut Records<R>,
     edge: &mut Edge<'_>,
     report: &mut Report,
 ) -> Result<()> {
-    let announces = match request.accept_damage {
+    let announces = announced(request, announces);
+    let mut session = Session::two_way(request.pfs).announcing(announces);
+    Run::new(*request, out, edge, report).session(fetch, &mut session, Some(answers))
+}
+
+/// What a source announces that can do `what`.
+fn announced(request: &Request, what: Capabilities) -> Capabilities {
+    match request.accept_damage {
         // What is accepted is sent as if it were whole: nobody may go on behind it.
-        true => how.announces.both(Capabilities::ALIVE),
-        false => how.announces,
+        true => what.both(Capabilities::ALIVE),
+        false => what,
+    }
+}
+
+/// Streams whatever `supply` gives, until it gives no more; two-way where there are `answers`. A view
+/// that is overtaken ends its batch, and another one has the rest. `report` is right after an error
+/// too. Errors: those of [`converse`], and those of `supply`.
+pub fn follow<R: Read>(
+    supply: &mut dyn Supply,
+    announces: Capabilities,
+    out: &mut dyn Output,
+    mut answers: Option<&mut Records<R>>,
+    edge: &mut Edge<'_>,
+    report: &mut Report,
+) -> Result<()> {
+    let Some(mut supplied) = supply.next(false)? else {
+        return Ok(());
     };
-    let session = Session::two_way(request.pfs, how.committed).announcing(announces);
-    Run::new(request, out, edge, report).session(fetch, session, Some(answers))
+    let request = supplied.request;
+    let mut session = match answers {
+        Some(_) => Session::two_way(request.pfs).announcing(announced(&request, announces)),
+        None => Session::one_way(request.pfs, request.pfs.end),
+    };
+    session = session.following();
+    let mut run = Run::new(request, out, edge, report);
+    (run.follows, run.two_way) = (true, answers.is_some());
+    loop {
+        let answers = answers
+            .as_deref_mut()
+            .map(|answers| answers as &mut dyn Answers);
+        run.session(&mut supplied.view, &mut session, answers)?;
+        if session.is_over() {
+            return Ok(());
+        }
+        // It holds memory and expires; the next one is another.
+        drop(supplied);
+        match supply.next(std::mem::take(&mut run.overtaken))? {
+            Some(next) => {
+                supplied = next;
+                run.renew(supplied.request);
+                session.renew(supplied.request.pfs);
+            }
+            None => {
+                session.end();
+                while let Action::Send(message) = session.action() {
+                    run.send(&message, true)?;
+                }
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// The target's way back.
@@ -310,9 +373,14 @@ impl<R: Read> Answers for Records<R> {
 }
 
 struct Run<'a, 'e> {
-    request: &'a Request,
+    request: Request,
     /// What is asked for; two-way, once the target has said it.
     window: Window,
+    /// Whether another view follows one that is overtaken.
+    follows: bool,
+    two_way: bool,
+    /// Whether that happened.
+    overtaken: bool,
     out: &'a mut dyn Output,
     edge: &'a mut Edge<'e>,
     report: &'a mut Report,
@@ -329,7 +397,7 @@ struct Run<'a, 'e> {
 
 impl<'a, 'e> Run<'a, 'e> {
     fn new(
-        request: &'a Request,
+        request: Request,
         out: &'a mut dyn Output,
         edge: &'a mut Edge<'e>,
         report: &'a mut Report,
@@ -337,6 +405,9 @@ impl<'a, 'e> Run<'a, 'e> {
         Run {
             request,
             window: request.window,
+            follows: false,
+            two_way: false,
+            overtaken: false,
             out,
             edge,
             report,
@@ -348,38 +419,68 @@ impl<'a, 'e> Run<'a, 'e> {
         }
     }
 
-    /// Does what the session says, to its end.
+    /// Another view takes the place of the last one.
+    fn renew(&mut self, request: Request) {
+        self.request = request;
+        self.window.end = request.pfs.end;
+        self.window.resume = None;
+        (self.estimates, self.total) = (None, None);
+    }
+
+    /// Sends a record of the session.
+    fn send(&mut self, message: &Message, two_way: bool) -> Result<()> {
+        self.report.counts.stream_bytes += message.stream_bytes();
+        self.out.message(message)?;
+        // The one who reads is to see a mark when it is made; two-way, all of it.
+        if two_way || !matches!(message, Message::Pfsd(_)) {
+            self.out.flush(self.edge.clock, true)?;
+        }
+        Ok(())
+    }
+
+    /// Does what the session says, until it is over or waits for another view.
     fn session<F: Fetch + ?Sized>(
         &mut self,
         fetch: &mut F,
-        mut session: Session,
+        session: &mut Session,
         mut answers: Option<&mut dyn Answers>,
     ) -> Result<()> {
+        // Before anything is begun with this view: it may be overtaken at any time.
+        let leaf = match answers.is_some() {
+            true => match pfs::load(fetch, self.request.pfs.id) {
+                Ok(found) => found.map_or(Tid::ZERO, |pfs| Identity::of(&pfs).leaf()),
+                Err(why) if self.is_overtaken(&why) => {
+                    self.overtaken = true;
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            },
+            false => Tid::ZERO,
+        };
         loop {
             match session.action() {
-                Action::Send(message) => {
-                    self.report.counts.stream_bytes += message.stream_bytes();
-                    self.out.message(&message)?;
-                    // The one who reads is to see a mark when it is made; two-way, all of it.
-                    if answers.is_some() || !matches!(message, Message::Pfsd(_)) {
-                        self.out.flush(self.edge.clock, true)?;
-                    }
-                }
+                Action::Send(message) => self.send(&message, answers.is_some())?,
                 Action::Take => {
                     let Some(answers) = &mut answers else {
                         return Err(broken(0, "nobody answers"));
                     };
                     let before = (session.acknowledged(), session.agreed());
-                    answers.hear(&mut session)?;
-                    self.heard(&session, before);
+                    answers.hear(session)?;
+                    self.heard(session, before);
                 }
-                Action::Identify => {
-                    let found = pfs::load(fetch, self.request.pfs.id)?;
-                    let identity = found.as_ref().map(Identity::of);
-                    session.identified(identity.map_or(Tid::ZERO, |identity| identity.leaf()));
-                }
+                Action::Identify => session.identified(leaf),
                 Action::Plan => match self.windows(fetch) {
                     Ok(windows) => session.plan(windows),
+                    Err(why) if self.is_overtaken(&why) => {
+                        // A batch was begun: it ends without work.
+                        self.overtaken = true;
+                        let nothing = Window {
+                            end: Tid(self.window.begin.0.saturating_sub(1)),
+                            resume: None,
+                            ..self.window
+                        };
+                        session.plan([nothing]);
+                    }
                     Err(why) if is_stop(&why) => {
                         self.stop(self.window, Key::pfs_min(self.request.pfs.id), why);
                         session.plan([]);
@@ -389,11 +490,22 @@ impl<'a, 'e> Run<'a, 'e> {
                 Action::Bulk(window) => {
                     let ended = self.batch(fetch, window)?;
                     self.report.batches += 1;
+                    if matches!(ended, Ended::Complete | Ended::Idle) {
+                        self.window.begin = self.window.begin.max(window.end.next());
+                    }
                     session.bulk_ended(ended);
                 }
-                Action::Done => return Ok(()),
+                Action::Wait | Action::Done => return Ok(()),
             }
         }
+    }
+
+    /// Whether the view is of no more use, and another one follows. One-way, the target has to see
+    /// that the next batch leaves nothing out: a begin at the floor does not say so.
+    fn is_overtaken(&self, error: &Error) -> bool {
+        let floor = Tid(self.request.pfs.data.sync_beg_tid.get());
+        let is_told = self.two_way || self.window.begin > floor;
+        self.follows && is_told && error.class() == Class::Expired
     }
 
     /// Takes notice of what the target said.
@@ -403,14 +515,14 @@ impl<'a, 'e> Run<'a, 'e> {
             (self.edge.events)(&Event::Agreed(session.agreed()));
             self.out.agreed(session.agreed());
         }
-        if let (Some(tid), None) = (has, self.report.target.0) {
+        if let Some(tid) = has {
             let floor = Tid(self.request.pfs.data.sync_beg_tid.get());
             self.window = Window {
                 begin: tid.next().max(floor),
                 end: self.request.pfs.end,
                 resume: None,
             };
-            self.report.target.0 = has;
+            self.report.target.0 = self.report.target.0.or(has);
         }
         if let Some(resume) = session.resume() {
             self.window.end = self.request.pfs.end.max(resume.end);
@@ -431,6 +543,16 @@ impl<'a, 'e> Run<'a, 'e> {
 
     /// The windows of all batches: one, unless the transfer is to be split and long enough for it.
     fn windows<F: Fetch + ?Sized>(&mut self, fetch: &mut F) -> Result<Vec<Window>> {
+        if self.request.live && !self.request.pfs.data.is_slave() {
+            let (id, begin) = (self.request.pfs.id, self.window.begin);
+            let newest = newest(fetch, id, begin, self.edge.progress)?;
+            // A batch that goes on ends at the earliest where it would have.
+            let end = self
+                .window
+                .resume
+                .map_or(newest, |resume| newest.max(resume.end));
+            self.window.end = end;
+        }
         let window = self.window;
         let whole = vec![window];
         let Some(split) = self.request.split else {
@@ -535,6 +657,10 @@ impl<'a, 'e> Run<'a, 'e> {
                 return Ok(Ended::Idle);
             }
             Ok(false) => self.scanned(true),
+            Err(why) if self.is_overtaken(&why) => {
+                self.overtaken = true;
+                return Ok(Ended::Overtaken);
+            }
             Err(why) if is_stop(&why) => {
                 self.stop(window, source.position(), why);
                 return Ok(Ended::Stopped);

@@ -65,6 +65,9 @@ pub enum Action {
     Plan,
     /// Send what is in this window, and tell how it ended with [`Session::bulk_ended`].
     Bulk(Window),
+    /// Wait until the source has more, and tell it with [`Session::renew`]; or [`Session::end`]. Only
+    /// where the source is followed.
+    Wait,
     /// Nothing; the session is over.
     Done,
 }
@@ -80,6 +83,9 @@ pub enum Ended {
     Damaged,
     /// Stopped on request before the end.
     Stopped,
+    /// A writer was too fast for the view: what was sent stays, and another batch has the rest. Only
+    /// where the source is followed.
+    Overtaken,
 }
 
 /// The state of the source.
@@ -105,6 +111,8 @@ enum State {
     Close(Ended),
     /// The target's UPDATE comes next: of this TID, or of one that the session does not know.
     Answer(Option<Tid>),
+    /// Nothing comes before the source has more.
+    Wait,
     /// The end of the stream comes next.
     Term,
     Done,
@@ -114,7 +122,8 @@ enum State {
 ///
 /// A batch is `PFSD PFSD { REC PASS SKIP } (SYNC | IDLE)`, a stream is batches and one TERM. A batch
 /// with damage does not end with SYNC, and no later one does: whoever acknowledges a TID
-/// acknowledges everything up to it.
+/// acknowledges everything up to it. A batch whose view was overtaken does not either; the next one
+/// begins where it began.
 ///
 /// Two-way, the target's PFSD follows the first of a batch, and its UPDATE the mark at the end. Where
 /// both ends can go on at the record, SOURCE and the target's CURSOR come behind the first two. A
@@ -130,15 +139,17 @@ pub struct Session {
     /// What this end announces, and what both ends can do.
     announces: Capabilities,
     agreed: Capabilities,
-    /// Whether the target has been told what it knows the source by.
-    identified: bool,
+    /// What the target has been told that it knows the source by.
+    leaf: Option<Tid>,
+    /// The last batch was acknowledged: there is nothing to go on with.
+    clean: bool,
     /// Where the target says that an interrupted batch goes on.
     resume: Option<Resume>,
+    /// Whether the session goes on when the source has more.
+    follows: bool,
     /// What the target said last that it has.
     target: Option<Tid>,
     acknowledged: Option<Tid>,
-    /// The last TID that a target can have of a master.
-    committed: Tid,
 }
 
 impl Session {
@@ -153,21 +164,20 @@ impl Session {
             two_way: false,
             announces: Capabilities::NONE,
             agreed: Capabilities::NONE,
-            identified: false,
+            leaf: None,
+            clean: false,
             resume: None,
+            follows: false,
             target: None,
             acknowledged: None,
-            committed: pfs.end,
         }
     }
 
-    /// A two-way session that gives `pfs` up to its end: the target says where to begin. `committed`
-    /// is the last TID that a target can have; beside a writer the end may be below it, for it is
-    /// that of the newest record, and a target that has more lacks nothing.
-    pub fn two_way(pfs: SourcePfs, committed: Tid) -> Session {
+    /// A two-way session that gives `pfs` up to its end: the target says where to begin. A target of a
+    /// master that has more than that end is refused.
+    pub fn two_way(pfs: SourcePfs) -> Session {
         Session {
             two_way: true,
-            committed,
             ..Session::one_way(pfs, pfs.end)
         }
     }
@@ -176,6 +186,14 @@ impl Session {
     pub fn announcing(self, what: Capabilities) -> Session {
         Session {
             announces: what,
+            ..self
+        }
+    }
+
+    /// The same session, which waits where it would be over, until the source has more.
+    pub fn following(self) -> Session {
+        Session {
+            follows: true,
             ..self
         }
     }
@@ -189,6 +207,35 @@ impl Session {
     /// earliest where that one would have.
     pub fn resume(&self) -> Option<Resume> {
         self.resume
+    }
+
+    /// The source has more: it is now `pfs`. After [`Action::Wait`], or before a batch is begun.
+    pub fn renew(&mut self, pfs: SourcePfs) {
+        if matches!(self.state, State::Wait | State::Hello) {
+            (self.pfs, self.end) = (pfs, pfs.end);
+            self.state = State::Hello;
+        }
+    }
+
+    /// There will be no more. After [`Action::Wait`], or before a batch is begun.
+    pub fn end(&mut self) {
+        if matches!(self.state, State::Wait | State::Hello) {
+            self.state = State::Term;
+        }
+    }
+
+    /// Whether everything was said.
+    pub fn is_over(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// What follows the last batch.
+    fn after_all(&self) -> State {
+        // Behind damage nothing can be acknowledged, however long one waits.
+        match self.follows && !self.damaged {
+            true => State::Wait,
+            false => State::Term,
+        }
     }
 
     /// What the target said last that it has, before the batch that is open.
@@ -209,7 +256,7 @@ impl Session {
             (State::Greeting, Body::Pfsd(pfsd)) => {
                 self.greeted(pfsd.version.get(), &pfsd.pfs)?;
                 self.agreed = self.announces.both(Capabilities(pfsd.reserved.get()));
-                let resumes = self.agreed.has(Capabilities::RESUME) && !self.identified;
+                let resumes = self.agreed.has(Capabilities::RESUME);
                 self.state = match (self.windows.is_empty(), resumes) {
                     (true, true) => State::Identify,
                     (true, false) => State::Plan,
@@ -235,11 +282,14 @@ impl Session {
                             "the target acknowledges {tid} where the batch ends at {end}"
                         )));
                     }
-                    Some(end) => self.acknowledged = Some(end),
+                    Some(end) => {
+                        self.acknowledged = Some(end);
+                        self.clean = true;
+                    }
                     None => {}
                 }
                 self.state = match self.windows.is_empty() {
-                    true => State::Term,
+                    true => self.after_all(),
                     false => State::Hello,
                 };
                 Ok(())
@@ -258,8 +308,11 @@ impl Session {
 
     /// Takes the TID at which the source's PFS record was created, after [`Action::Identify`].
     pub fn identified(&mut self, leaf: Tid) {
-        self.identified = true;
-        self.state = State::Identified(leaf);
+        self.state = match self.clean && self.leaf == Some(leaf) {
+            true => State::Plan,
+            false => State::Identified(leaf),
+        };
+        self.leaf = Some(leaf);
     }
 
     /// Where a target goes on that says it has everything below `key` up to `end`.
@@ -270,8 +323,8 @@ impl Session {
         if end > TID_LIMIT || self.target.is_none_or(|has| end <= has) {
             return Err(refused(format!("a cursor up to {end} is impossible")));
         }
-        if end > self.committed && !self.pfs.data.is_slave() {
-            let committed = self.committed;
+        if end > self.pfs.end && !self.pfs.data.is_slave() {
+            let committed = self.pfs.end;
             let text = format!(
                 "the target has a part of its master up to {end}, which goes to {committed} only: \
                  one of them was changed, taken back or restored behind the other's back; make the \
@@ -294,7 +347,7 @@ impl Session {
             ));
         }
         same_master(&self.pfs.data, slave, "the target")?;
-        let (has, end) = (slave.sync_end_tid(), self.committed);
+        let (has, end) = (slave.sync_end_tid(), self.pfs.end);
         if has > TID_LIMIT {
             return Err(refused(format!("a target that has {has} is impossible")));
         }
@@ -327,6 +380,11 @@ impl Session {
     /// Takes notice of how the records of a batch ended.
     pub fn bulk_ended(&mut self, ended: Ended) {
         self.damaged |= ended == Ended::Damaged;
+        self.clean &= ended == Ended::Idle;
+        if ended == Ended::Overtaken {
+            // What comes after the window that is open will be in the next view's.
+            self.windows.truncate(1);
+        }
         self.state = match ended {
             // Neither SYNC nor IDLE: the target learns that the batch is not whole.
             Ended::Stopped => State::Term,
@@ -369,7 +427,7 @@ impl Session {
                 self.state = match (self.two_way, self.windows.is_empty()) {
                     // The answer to IDLE is what the target has; the original repeats what it heard.
                     (true, _) => State::Answer(window.filter(|_| synced).map(|w| w.end)),
-                    (false, true) => State::Term,
+                    (false, true) => self.after_all(),
                     (false, false) => State::Hello,
                 };
                 Action::Send(match synced {
@@ -377,6 +435,7 @@ impl Session {
                     false => Message::Idle,
                 })
             }
+            State::Wait => Action::Wait,
             State::Term => self.term(),
             State::Done => Action::Done,
         }
@@ -427,7 +486,7 @@ mod tests {
                 }
                 Action::Send(message) => said += &format!("{message:?} ").to_lowercase(),
                 Action::Plan => session.plan(windows.iter().copied()),
-                Action::Take | Action::Identify => panic!("one-way"),
+                Action::Take | Action::Identify | Action::Wait => panic!("one-way, once"),
                 Action::Bulk(window) => {
                     said += &format!("bulk {}-{} ", window.begin.0, window.end.0);
                     session.bulk_ended(ends[0]);
@@ -470,16 +529,24 @@ mod tests {
 
     /// What a two-way session says to a target that has everything up to `has`, and what it takes.
     fn talk(has: u64, ends: &[Ended], acked: &[u64]) -> Result<String> {
+        converse(has, ends, acked, false)
+    }
+
+    /// The same; one that `follows` is renewed as long as ends are left.
+    fn converse(has: u64, ends: &[Ended], acked: &[u64], follows: bool) -> Result<String> {
         let mut pfs = SourcePfs {
             id: 1,
             data: PfsData::default_for([3; 16]),
-            end: Tid(90),
+            end: Tid(95),
         };
         pfs.data.sync_beg_tid.set(1);
         let mut slave = PfsData::default_for([3; 16]);
         slave.mirror_flags.set(PfsData::SLAVE);
         slave.sync_end_tid.set(has);
-        let mut session = Session::two_way(pfs, Tid(95));
+        let mut session = Session::two_way(pfs);
+        if follows {
+            session = session.following();
+        }
         let (mut said, mut ends, mut acked) = (String::new(), ends.iter(), acked.iter());
         let mut hello = true;
         for _ in 0..100 {
@@ -506,6 +573,11 @@ mod tests {
                 Action::Bulk(window) => {
                     said += &format!("bulk {}-{} ", window.begin.0, window.end.0);
                     session.bulk_ended(*ends.next().expect("an end"));
+                }
+                Action::Wait if ends.as_slice().is_empty() => session.end(),
+                Action::Wait => {
+                    said += "| ";
+                    session.renew(pfs);
                 }
                 Action::Done => return Ok(said.trim_end().to_owned()),
             }
@@ -540,18 +612,18 @@ mod tests {
     }
 
     /// A session up to the plan with a target that has everything up to 50 and says `cursor`, of a
-    /// source that has something up to 90 and can have told up to 95.
+    /// source that has everything up to 95.
     fn resumed(theirs: Capabilities, cursor: (i64, u64)) -> Result<Option<Resume>> {
         let mut pfs = SourcePfs {
             id: 1,
             data: PfsData::default_for([3; 16]),
-            end: Tid(90),
+            end: Tid(95),
         };
         pfs.data.sync_beg_tid.set(1);
         let mut slave = PfsData::default_for([3; 16]);
         slave.mirror_flags.set(PfsData::SLAVE);
         slave.sync_end_tid.set(50);
-        let mut session = Session::two_way(pfs, Tid(95)).announcing(Capabilities::ALL);
+        let mut session = Session::two_way(pfs).announcing(Capabilities::ALL);
         assert!(
             matches!(session.action(), Action::Send(Message::Hello(_, what)) if what == Capabilities::ALL)
         );
@@ -614,6 +686,28 @@ mod tests {
         ] {
             assert_eq!(resumed(all, (5, end)).unwrap_err().class(), class, "{end}");
         }
+    }
+
+    #[test]
+    fn a_followed_source_goes_on() {
+        use Ended::*;
+        let said = |ends: &[Ended], acked: &[u64]| converse(50, ends, acked, true).unwrap();
+        assert_eq!(
+            said(&[Complete, Complete, Idle, Idle], &[60, 90, 90, 90]),
+            "pfsd <pfsd pfsd bulk 51-60 sync <update pfsd <pfsd pfsd bulk 61-90 sync <update | \
+             pfsd <pfsd pfsd bulk 91-60 idle <update pfsd <pfsd pfsd bulk 91-90 idle <update term"
+        );
+        // The next view begins where the one that was overtaken did.
+        assert_eq!(
+            said(&[Overtaken, Complete, Complete], &[50, 60, 90]),
+            "pfsd <pfsd pfsd bulk 51-60 idle <update | \
+             pfsd <pfsd pfsd bulk 51-60 sync <update pfsd <pfsd pfsd bulk 61-90 sync <update term"
+        );
+        // Nobody waits behind damage.
+        assert_eq!(
+            said(&[Damaged, Complete, Complete], &[50, 50]),
+            "pfsd <pfsd pfsd bulk 51-60 idle <update pfsd <pfsd pfsd bulk 51-90 idle <update term"
+        );
     }
 
     #[test]

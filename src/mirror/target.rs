@@ -82,23 +82,25 @@ pub struct Target {
     /// What this end announces, and what both ends can do.
     announces: Capabilities,
     agreed: Capabilities,
+    two_way: bool,
     slave: Option<Slave>,
     /// What the two PFSDs of the batch said.
     told: Option<PfsData>,
     window: Option<PfsData>,
-    /// A batch of this session was not acknowledged, so no later one can be.
+    /// A batch of this session was not acknowledged, so none that begins behind it can be.
     withheld: bool,
 }
 
 impl Target {
     /// At the beginning of a session. With `force`, windows that the slave does not fit are taken:
-    /// older than what it has, or with a gap before them.
-    pub fn new(force: bool) -> Target {
+    /// older than what it has, or with a gap before them. `two_way`, the source hears what the slave has.
+    pub fn new(force: bool, two_way: bool) -> Target {
         Target {
             state: State::Between,
             force,
             announces: Capabilities::NONE,
             agreed: Capabilities::NONE,
+            two_way,
             slave: None,
             told: None,
             window: None,
@@ -244,15 +246,26 @@ impl Target {
         }
     }
 
-    /// Takes notice that a batch was completed and could not be acknowledged: what follows it in
+    /// Takes notice that a batch was completed and could not be acknowledged: what begins behind it in
     /// this session is applied, and not acknowledged either.
     pub fn withheld(&mut self) {
         self.withheld = true;
     }
 
-    /// Whether a batch that is whole may be acknowledged.
+    /// Whether a batch that is whole may be acknowledged: not if one before it was not, unless it has
+    /// everything that the one before it left open. A begin that is the master's own floor says
+    /// nothing, but two-way a source begins where it is told to.
     pub fn may_acknowledge(&self) -> bool {
-        !self.withheld
+        let begins_there = |batch: Batch| {
+            let told = batch.begin > self.floor() && batch.begin <= batch.synced.next();
+            told || self.two_way
+        };
+        !self.withheld || self.batch().is_ok_and(begins_there)
+    }
+
+    /// The source's own floor.
+    fn floor(&self) -> Tid {
+        Tid(self.told.map_or(0, |told| told.sync_beg_tid.get()))
     }
 
     /// Whether the bytes may end here.
@@ -299,8 +312,7 @@ impl Target {
             return Ok(());
         }
         // A begin that is the master's own floor, as the original always has it, says nothing.
-        let floor = self.told.map_or(0, |told| told.sync_beg_tid.get());
-        if begin.0 > floor && begin > synced.next() {
+        if begin > self.floor() && begin > synced.next() {
             return Err(Error::new(
                 Class::Incompatible,
                 format!(
@@ -370,7 +382,7 @@ mod tests {
 
     /// A session with a slave that has everything up to 50: `beg-end` are PFSDs, the floor is 1.
     fn session(words: &str, force: bool) -> Result<String> {
-        let mut target = Target::new(force);
+        let mut target = Target::new(force, false);
         let mut did = String::new();
         let mut slave = pfs(3, 1, 50, PfsData::SLAVE);
         for word in words.split(' ') {
@@ -427,6 +439,11 @@ mod tests {
             // A window without work may be anything.
             ("1-60 1-0 idle term", "Hello Read Idle Over"),
             ("1-60 90-60 idle term", "Hello Read Idle Over"),
+            // A view that was overtaken, and the next one.
+            (
+                "1-60 51-60 rec idle 1-90 51-90 rec sync term",
+                "Hello Read Apply Idle Hello Read Apply Complete Over",
+            ),
             // Damage at the source: nothing is acknowledged, and no gap is seen.
             (
                 "1-60 51-60 rec idle 1-90 61-90 rec idle term",
@@ -467,7 +484,7 @@ mod tests {
             (C::ALIVE, C::ALL),
             (C::ALL, C(u32::MAX)),
         ] {
-            let mut target = Target::new(false).announcing(ours);
+            let mut target = Target::new(false, true).announcing(ours);
             assert_eq!(target.agreed(), C::NONE);
             assert!(target.take(&Body::Alive).is_err(), "before the first PFSD");
             target.take(&announced(pfs(3, 1, 60, 0), theirs)).unwrap();
@@ -521,13 +538,13 @@ mod tests {
     #[test]
     fn only_slaves_are_written_to() {
         for flags in [0, PfsData::SLAVE | PfsData::DELETED] {
-            let mut target = Target::new(true);
+            let mut target = Target::new(true, false);
             target.take(&pfsd(pfs(3, 1, 60, 0))).unwrap();
             let data = pfs(3, 1, 50, flags);
             let error = target.slave(Slave { id: 2, data }).unwrap_err();
             assert_eq!(error.class(), Class::Incompatible);
         }
-        let mut target = Target::new(true);
+        let mut target = Target::new(true, false);
         let data = pfs(3, 1, 50, PfsData::SLAVE);
         assert!(
             target.slave(Slave { id: 2, data }).is_err(),
@@ -543,7 +560,9 @@ mod tests {
             panic!("a PFSD");
         };
         body.version.set(2);
-        let error = Target::new(false).take(&Body::Pfsd(body)).unwrap_err();
+        let error = Target::new(false, false)
+            .take(&Body::Pfsd(body))
+            .unwrap_err();
         assert_eq!(error.class(), Class::Protocol);
     }
 }

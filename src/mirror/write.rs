@@ -97,13 +97,29 @@ pub struct Report {
     pub braked: Option<Applied>,
 }
 
+/// Where the slave's volumes are. A stream that waits for more leaves them to others.
+pub trait Home {
+    /// The volumes, opened and locked if they are not.
+    fn open(&mut self) -> Result<&mut Store>;
+
+    /// A batch is over, and nobody knows when the next one begins.
+    fn leave(&mut self) {}
+}
+
+/// One that is open stays open.
+impl Home for Store {
+    fn open(&mut self) -> Result<&mut Store> {
+        Ok(self)
+    }
+}
+
 /// Applies the stream that `from` gives. Two-way, `answers` takes what the target says.
 ///
 /// Batches are acknowledged one by one, and an error leaves those that were. Errors: class
 /// `Protocol` (no stream, one that is wrong or cut off), `Incompatible` (not for this slave),
 /// `Brake`, those of progress, and those of the store. `report` is right after an error too.
 pub fn write<'a, R: Read>(
-    store: &mut Store,
+    home: &mut dyn Home,
     from: R,
     answers: Option<&'a mut (dyn Write + 'a)>,
     request: &'a Request,
@@ -112,7 +128,7 @@ pub fn write<'a, R: Read>(
 ) -> Result<()> {
     let mut session = Session {
         records: Records::new(from),
-        target: Target::new(request.force).announcing(match answers.is_some() {
+        target: Target::new(request.force, answers.is_some()).announcing(match answers.is_some() {
             true => request.announces,
             false => Capabilities::NONE,
         }),
@@ -127,7 +143,7 @@ pub fn write<'a, R: Read>(
         edge,
         report,
     };
-    while !session.target.is_over() && session.next(store)? {}
+    while !session.target.is_over() && session.next(home)? {}
     Ok(())
 }
 
@@ -152,7 +168,7 @@ struct Session<'a, 'e, R> {
 
 impl<R: Read> Session<'_, '_, R> {
     /// Takes what stands between two batches, and the batch that follows; says whether to go on.
-    fn next(&mut self, store: &mut Store) -> Result<bool> {
+    fn next(&mut self, home: &mut dyn Home) -> Result<bool> {
         self.owed()?;
         let at = self.records.offset();
         let Some(record) = self.records.next()? else {
@@ -160,11 +176,13 @@ impl<R: Read> Session<'_, '_, R> {
         };
         let step = self.target.take(&record.body);
         match step.map_err(|e| placed(e, at))? {
-            Step::Hello(told) => self.greet(store, &told)?,
-            Step::Source(leaf) => self.resume(store, leaf)?,
+            Step::Hello(told) => self.greet(home.open()?, &told)?,
+            Step::Source(leaf) => self.resume(home.open()?, leaf)?,
             Step::Read => {
-                self.settle(store)?;
-                return self.batch(store);
+                self.settle(home.open()?)?;
+                let goes_on = self.batch(home.open()?);
+                home.leave();
+                return goes_on;
             }
             Step::Over => (self.edge.events)(&Event::Terminated)?,
             Step::Alive | Step::Apply | Step::Complete | Step::Idle | Step::Stopped => {}
@@ -197,8 +215,8 @@ impl<R: Read> Session<'_, '_, R> {
         self.target.slave(Slave { id, data })?;
         (self.settled, self.cursor) = (false, None);
         let agreed = self.target.agreed();
-        // A source that says next who it is has a word in what becomes of what is left.
-        if self.identity.is_some() || !agreed.has(Capabilities::RESUME) {
+        // A source that may say next who it is has a word in what becomes of what is left.
+        if !agreed.has(Capabilities::RESUME) {
             self.settle(store)?;
         }
         self.say(|out| mrecord::append_pfsd(out, &data, agreed.0))?;
@@ -216,11 +234,6 @@ impl<R: Read> Session<'_, '_, R> {
         }
         let id = self.request.pfs;
         self.settled = true;
-        // Behind a batch that was not acknowledged, what that noted holds, and nothing more: the window
-        // begins behind it.
-        if !self.target.may_acknowledge() {
-            return Ok(());
-        }
         takeback::settle(store, id, (self.edge.now)(), self.edge.progress)?;
         if let (Some(identity), Some(slave)) = (&self.identity, pfs::load(store.view(), id)?) {
             self.cursor = Some(ready::start(&slave, identity));
@@ -369,6 +382,8 @@ impl<R: Read> Session<'_, '_, R> {
             Ending::Acknowledged(ack) => {
                 self.report.batches.1 += 1;
                 self.report.acknowledged = Some(ack.tid());
+                // It covers what an earlier one left open.
+                self.report.withheld = false;
                 self.target.acknowledged(&ack);
                 (self.edge.events)(&Event::Acknowledged(ack.tid(), applier.applied()))?;
                 self.say(|out| ack.append(out))

@@ -4,6 +4,7 @@
 pub mod build;
 pub mod changing;
 pub mod crash;
+pub mod far;
 pub mod fresh;
 pub mod golden;
 pub mod link;

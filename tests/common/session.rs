@@ -151,6 +151,7 @@ pub fn give(
         window,
         split: how.split,
         accept_damage: false,
+        live: false,
     };
     let mut edge = read::Edge {
         clock: &mut Still,
@@ -161,10 +162,7 @@ pub fn give(
     read::converse(
         &mut view,
         &request,
-        read::TwoWay {
-            committed: source.end,
-            announces: how.announces.0,
-        },
+        how.announces.0,
         &mut sink,
         &mut answers,
         &mut edge,

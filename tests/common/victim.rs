@@ -258,6 +258,7 @@ pub fn stream(disk: &SimDisk, begin: Tid, end: Tid) -> Vec<u8> {
         },
         split: None,
         accept_damage: false,
+        live: false,
     };
     let mut out = Vec::new();
     let mut edge = mirror::Edge {

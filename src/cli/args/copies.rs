@@ -35,4 +35,7 @@ pub struct MirrorStreamArgs {
     /// Give a slave up after so many failures in a row; without it, never.
     #[arg(long, value_name = "N")]
     pub retries: Option<u32>,
+    /// How other machines are reached.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
 }

@@ -5,6 +5,43 @@ use super::super::spec::Spec;
 use super::spec;
 use crate::format::Tid;
 use clap::Args;
+use std::time::Duration;
+
+/// Arguments of `mirror-read`.
+#[derive(Args, Clone, Debug)]
+pub struct MirrorReadArgs {
+    /// The source.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// The first TID of the window; everything if not given.
+    #[arg(value_name = "BEGTID", value_parser = size::tid)]
+    pub begin: Option<Tid>,
+    /// The last TID of the window; the last committed one if not given.
+    #[arg(long, value_name = "TID", value_parser = size::tid)]
+    pub end_tid: Option<Tid>,
+}
+
+/// Arguments of `mirror-write`.
+#[derive(Args, Clone, Debug)]
+pub struct MirrorWriteArgs {
+    /// The slave; one that is named by a number and does not exist is made on request (-y).
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+}
+
+/// Arguments of `mirror-read-stream`.
+#[derive(Args, Clone, Debug)]
+pub struct MirrorReadStreamArgs {
+    /// The source. Somebody else may be writing to it.
+    #[arg(value_parser = spec())]
+    pub spec: Spec,
+    /// The first TID of the stream; everything if not given.
+    #[arg(value_name = "BEGTID", value_parser = size::tid)]
+    pub begin: Option<Tid>,
+    /// The least pause between two batches, in seconds.
+    #[arg(short = 'i', value_name = "SECS", value_parser = size::seconds, default_value = "0")]
+    pub interval: Duration,
+}
 
 /// Arguments of `mirror-plan`.
 #[derive(Args, Clone, Debug)]

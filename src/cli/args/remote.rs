@@ -22,7 +22,7 @@ pub struct RemoteArgs {
 /// Arguments of `ssh-remote`.
 #[derive(Args, Clone, Debug)]
 pub struct SshRemoteArgs {
-    /// The directives that may be run: mirror-read, mirror-write.
+    /// The directives that may be run: mirror-read, mirror-read-stream, mirror-write.
     #[arg(
         long,
         required = true,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::format::Tid;
 use clap::CommandFactory;
 
 fn read(line: &str) -> Cli {
@@ -100,6 +101,7 @@ fn names_agree() {
         "pfs-destroy a#1",
         "snapls a",
         "mirror-read a",
+        "mirror-read-stream a 0x10 -i 5",
         "mirror-dump",
         "mirror-plan a",
         "mirror-status a b",
@@ -116,5 +118,5 @@ fn names_agree() {
         assert_eq!(Some(name), line.split(' ').next());
         assert!(known.iter().any(|k| k == name));
     }
-    assert_eq!(known.len(), 43);
+    assert_eq!(known.len(), 44);
 }

@@ -320,6 +320,7 @@ pub fn mirror(version: u32, seed: u64, how: Mirroring) -> Scenario {
             window: window::one_way(&pfs, asked, None).expect("a window"),
             split: how.split,
             accept_damage: false,
+            live: false,
         };
         streams.push(streams::stream(&mut view, &request, &mut ()).0);
         begin = Some(end.next());

@@ -231,6 +231,7 @@ fn streams(view: &mut View, choice: u64) {
             window,
             split: (choice & 2 == 2).then_some(1 << 20),
             accept_damage: choice & 4 == 4,
+            live: choice & 8 == 8,
         };
         stream(view, &request);
     }
