@@ -10,7 +10,7 @@ use super::target::{Slave, Step, Target};
 use super::window::SourcePfs;
 use super::wire::{Records, broken, silent};
 use crate::error::{Class, Error, Result};
-use crate::format::mark;
+use crate::format::mark::{self, MARK_SIZE};
 use crate::format::mrecord::{self, Body, Capabilities};
 use crate::format::node::Base;
 use crate::format::record::PfsData;
@@ -219,7 +219,12 @@ impl<R: Read> Session<'_, '_, R> {
         if !agreed.has(Capabilities::RESUME) {
             self.settle(store)?;
         }
-        self.say(|out| mrecord::append_pfsd(out, &data, agreed.0))?;
+        // What is kept there is about this volume only.
+        let told = PfsData {
+            reserved03: [0; MARK_SIZE],
+            ..data
+        };
+        self.say(|out| mrecord::append_pfsd(out, &told, agreed.0))?;
         if agreed != self.agreed {
             self.agreed = agreed;
             (self.edge.events)(&Event::Agreed(agreed))?;
