@@ -4,6 +4,8 @@
 CARGO   ?= cargo
 PREFIX  ?= /usr/local
 DESTDIR ?=
+# Where systemd looks for units; what is in /usr/local/lib it finds as well.
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 
 # How long `make fuzz` runs each target, and how many times as many cases as `make test` the random
@@ -11,7 +13,7 @@ TARGET  := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 300
 SOAK         ?= 50
 
-.PHONY: all demo test bench fuzz soak doc man install uninstall clean
+.PHONY: all demo demo-stream test bench fuzz soak doc man install uninstall clean
 
 all:
 	$(CARGO) build --release
@@ -21,6 +23,12 @@ all:
 demo:
 	$(CARGO) build --bin mallet --example unpack
 	TARGET='$(TARGET)' ./demo.sh
+
+# A master that is written to, followed by a chain of slaves; links killed and started again, an
+# outage, and what catches up. Half a minute, and 1.5 GB.
+demo-stream:
+	$(CARGO) build --bin mallet
+	TARGET='$(TARGET)' ./demo-stream.sh
 
 # Everything that must hold before a change goes in. Tests on DragonFly-made volumes run where
 # those are found (MALLET_GOLDEN, or ../shared/golden) and say so where they are not. Power cuts,
@@ -78,6 +86,12 @@ install:
 		> '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mallet'
 	'$(TARGET)/release/mallet' completions fish \
 		> '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mallet.fish'
+	install -d '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(PREFIX)/share/doc/mallet'
+	for unit in systemd/*.service systemd/*.timer; do \
+		sed 's,@BINDIR@,$(PREFIX)/bin,' "$$unit" > "$(DESTDIR)$(UNITDIR)/$${unit#systemd/}" && \
+		chmod 644 "$(DESTDIR)$(UNITDIR)/$${unit#systemd/}" || exit 1; \
+	done
+	install -m 644 systemd/*.example docs/*.md '$(DESTDIR)$(PREFIX)/share/doc/mallet/'
 
 uninstall:
 	rm -f '$(DESTDIR)$(PREFIX)/bin/mallet' \
@@ -85,7 +99,11 @@ uninstall:
 		'$(DESTDIR)$(PREFIX)'/share/man/man1/mallet-*.1 \
 		'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/mallet' \
 		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mallet' \
-		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mallet.fish'
+		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mallet.fish' \
+		'$(DESTDIR)$(UNITDIR)/mallet-mirror-stream@.service' \
+		'$(DESTDIR)$(UNITDIR)/mallet-mirror-copy@.service' \
+		'$(DESTDIR)$(UNITDIR)/mallet-mirror-copy@.timer'
+	rm -rf '$(DESTDIR)$(PREFIX)/share/doc/mallet'
 
 clean:
 	$(CARGO) clean

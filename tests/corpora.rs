@@ -131,6 +131,11 @@ fn probe() {
     run("probe", MUTATIONS);
 }
 
+#[test]
+fn questions() {
+    run("questions", MUTATIONS);
+}
+
 /// Every target has a corpus, a test above and a file for libFuzzer; there are no others.
 #[test]
 fn targets_are_complete() {

@@ -5,7 +5,7 @@
 mod common;
 
 use common::crash::raw_ops::RawOps;
-use common::crash::scenario::{self, Scenario};
+use common::crash::scenario::{self, Said, Scenario, said_when_stable};
 use common::crash::scenarios::{self, Mirroring};
 use common::crash::state::digest;
 use common::crash::timeline::{Plan, Random, Recorder};
@@ -13,7 +13,7 @@ use common::crash::trial::{self, Effort, Tally, crash};
 use common::golden;
 use mallet::btree::Editor;
 use mallet::btree::put;
-use mallet::format::Key;
+use mallet::format::{Key, Tid};
 use mallet::fs::{self, newfs::NewFs};
 use mallet::io::Device;
 use mallet::io::sim::SimDisk;
@@ -68,11 +68,13 @@ fn try_some(
 /// Says how much was tried.
 fn say(name: &str, tally: &Tally, took: Option<Duration>) {
     let text = format!(
-        "crash, {name}: {} states before {} flushes, {} within recovery, {} committed in full, {:.1} s",
+        "crash, {name}: {} states before {} flushes, {} within recovery, {} committed in full, {} \
+         acknowledgements, {:.1} s",
         tally.states,
         tally.flushes,
         tally.nested,
         tally.committed,
+        tally.said,
         took.unwrap_or_default().as_secs_f64(),
     );
     // Not by a macro that the test runner captures: this is to be seen.
@@ -219,6 +221,20 @@ fn mirrors() {
         };
         scenarios::mirror([7, 6, 4][seed as usize % 3], seed, how)
     });
+}
+
+/// The rule that acknowledgements are held to notices what it is about.
+#[test]
+fn what_is_said_too_early_is_noticed() {
+    let (write, flush) = (|disk| (disk, false), |disk| (disk, true));
+    let order = [write(0), write(1), flush(0), flush(1), write(0), flush(0)];
+    let said = |at, under_way| {
+        let tid = Tid(16);
+        said_when_stable(&order, &[Said { at, under_way, tid }]).is_ok()
+    };
+    let stable: Vec<usize> = (0..=order.len()).filter(|at| said(*at, 0)).collect();
+    assert_eq!(stable, [0, 4, 6]);
+    assert!(!said(4, 1));
 }
 
 /// Passes of several checkpoints, which end early and go on, or are taken back.

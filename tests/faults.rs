@@ -4,12 +4,14 @@
 
 mod common;
 
-use common::crash::scenario::{Scenario, Stage};
+use common::crash::scenario::{Scenario, Stage, readers, said_when_stable};
 use common::crash::scenarios::{self, Mirroring};
 use common::crash::state::{Digest, short};
 use common::crash::trial::{self, Recorded};
 use mallet::error::Class;
+use mallet::format::Tid;
 use mallet::io::sim::{Fault, On, SimDisk, Step};
+use mallet::store::{View, ViewOptions};
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 
@@ -44,7 +46,7 @@ struct Watch {
     /// Steps of each kind on the disk with the fault.
     seen: u64,
     /// Writes and flushes on all disks.
-    order: Vec<Step>,
+    order: Vec<(usize, Step)>,
     /// How many of those there were when the fault came, that one not counted.
     failed: Option<usize>,
 }
@@ -84,7 +86,7 @@ fn one(
                 watch.seen += 1;
             }
             if !is(step, On::Read) {
-                watch.order.push(step);
+                watch.order.push((index, step));
             }
         });
     }
@@ -97,7 +99,7 @@ fn one(
     // Order of submission, so that the n-th operation is the n-th to be done.
     let stage = Stage::new(disks.clone(), scenario.seed, clock, failed);
     let result = (scenario.run)(&stage);
-    let acks = stage.acks.take();
+    let (acks, said) = (stage.acks.take(), stage.said.take());
     drop(stage);
     for disk in &disks {
         disk.clear_hook();
@@ -119,16 +121,24 @@ fn one(
     }
     if on != On::Read {
         let after = &watch.order[failed + 1..];
-        let stable = after.iter().position(|step| *step == Step::Flush);
+        let stable = after.iter().position(|(_, step)| *step == Step::Flush);
         if on == On::Write {
             assert_eq!(stable, None, "{label}: flushed after a failed write");
         } else {
-            let writes = after.iter().filter(|step| is(**step, On::Write)).count();
+            let writes = after.iter().filter(|(_, step)| is(*step, On::Write));
+            let writes = writes.count();
             assert_eq!(writes, 0, "{label}: written after a failed flush");
         }
         let late = acks.iter().filter(|ack| ack.at > failed).count();
         assert_eq!(late, 0, "{label}: acknowledged after it failed");
+        let late = said.iter().filter(|said| said.at > failed).count();
+        assert_eq!(late, 0, "{label}: UPDATE after it failed");
     }
+    let order = watch.order.iter();
+    let order: Vec<_> = order
+        .map(|(disk, step)| (*disk, *step == Step::Flush))
+        .collect();
+    said_when_stable(&order, &said).unwrap_or_else(|e| panic!("{label}: {e}"));
     // What there is now is what was acknowledged, or the state after it.
     let state = trial::committed(&disks).unwrap_or_else(|e| panic!("{label}: {e}"));
     let place = |digest: &Digest| states.iter().position(|state| state == digest);
@@ -140,6 +150,12 @@ fn one(
             "{label}: state {} is number {now:?}, acknowledged was {acked}",
             short(&state)
         );
+    }
+    if let Some(inspect) = &scenario.inspect {
+        let said = said.iter().map(|said| said.tid).max().unwrap_or(Tid::ZERO);
+        let view = View::open(readers(&disks).expect("volumes"), &ViewOptions::default());
+        let looked_at = inspect(&mut view.expect("a view"), said);
+        looked_at.unwrap_or_else(|e| panic!("{label}: {e}"));
     }
     trial::recovered(scenario, &disks, &state).unwrap_or_else(|e| panic!("{label}: {e}"));
     Some(())
@@ -222,6 +238,21 @@ fn mirrors() {
         take_back: false,
     };
     try_faults(scenarios::mirror(7, 0, how), most());
+}
+
+/// Passes that end early are gone on with, or taken back first.
+#[test]
+fn interrupted_mirrors() {
+    for take_back in [false, true] {
+        let how = Mirroring {
+            steps: 2,
+            split: None,
+            dirty_bytes: 128 << 10,
+            interrupt: true,
+            take_back,
+        };
+        try_faults(scenarios::mirror(7, 0, how), most() / 2);
+    }
 }
 
 #[test]

@@ -343,7 +343,7 @@ fn what_is_durable_is_not_sent_again() {
             }
             println!("{parts} parts, dies: {dies}: {sent} bytes of {whole}");
             assert!(
-                sent <= whole + parts * more,
+                sent <= whole + sessions * more,
                 "{parts} parts: {sent} of {whole}"
             );
         }

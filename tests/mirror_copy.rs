@@ -198,6 +198,45 @@ fn masters_of_every_version_are_followed() {
     }
 }
 
+/// Beside a writer the newest record may be one that is gone since a slave got it. A slave that has
+/// more than its master was ever committed to have is of another past.
+#[test]
+fn a_slave_beyond_the_newest_record_lacks_nothing() {
+    let Some(dir) = golden::dir() else { return };
+    let mut master = master(&dir, MASTERS[2]);
+    let disk = fresh_for(&mut master, 7);
+    whole(&mut master, &[&disk]);
+    let (tid, pfs) = (synced(&disk), pfs_of(&mut master, SLAVE));
+    let mut request = request(&pfs);
+    // Nothing is newer: the end is what the slave has.
+    request
+        .source
+        .beside_a_writer(&mut master, tid.next(), &mut ())
+        .expect("a readable tree");
+    assert_eq!((request.source.end, request.source.committed), (tid, tid));
+    // Looked for from the start, for a slave that lacks everything, it is the newest there is.
+    let mut all = request.source;
+    all.beside_a_writer(&mut master, Tid(1), &mut ())
+        .expect("a readable tree");
+    assert!(all.end <= tid && all.end > Tid(1));
+    let place = Place {
+        store: 0,
+        pfs: SLAVE,
+    };
+    for end in [tid, Tid(tid.0 - 1), Tid(tid.0 / 2)] {
+        request.source.end = end;
+        let mut origin = Origin::Apart(&mut master);
+        let (report, told) = run(&mut origin, &[&disk], &[place], &request, &mut ());
+        let report = report.expect("a slave that fits");
+        assert_eq!((report.passes, told.standing), (0, 1), "{report:?}");
+        assert_eq!((report.targets[0].class(), synced(&disk)), (None, tid));
+    }
+    request.source.committed = Tid(tid.0 - 1);
+    let mut origin = Origin::Apart(&mut master);
+    let (refused, _) = run(&mut origin, &[&disk], &[place], &request, &mut ());
+    assert_eq!(refused.expect_err("too new").class(), Class::Incompatible);
+}
+
 /// One that has nothing, one that is behind, one that is up to date, one in the middle of a pass.
 #[test]
 fn one_scan_for_slaves_that_lack_different_things() {

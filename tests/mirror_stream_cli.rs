@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,12 @@ fn master(folder: &Path) -> String {
     done(&["pfs-master", "-q", &master]);
     done(&["put", "-q", &master, text(&tree), "/tree"]);
     master
+}
+
+/// Bytes that differ from place to place, and from round to round.
+fn noise(len: u32, round: u8) -> Vec<u8> {
+    let byte = |at: u32| (at.wrapping_mul(0x9e37_79b9) >> 24) as u8 ^ round;
+    (0..len).map(byte).collect()
 }
 
 /// A running stream.
@@ -300,31 +307,70 @@ fn a_writer_that_stays() {
     went_well(&told);
     let states = every_state_is_right(&told, &master, &slave);
     println!("{states} states, {} tries", of_kind(&told, "retry").len());
-    assert!(states > 10, "{states}");
+    // How many depends on how busy this machine is.
+    assert!(states > 3, "{states}");
 }
 
-/// Neither the writers nor the stream ever fail because of the other, though every writer's session
-/// overtakes the views before it.
+/// One writer after the other, without a pause, does not hold the stream up: a pass of seconds comes
+/// to its end meanwhile, and others after it. Neither fails because of the other.
 #[test]
 fn many_short_writers() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     let (master, slave) = (master(folder), spec(&volume(folder, "slave"), 1));
-    let mut stream = Stream::start(folder, &["-y", &master, &slave]);
+    let big = folder.join("big");
+    fs::write(&big, noise(4_000_000, 0)).expect("a file");
+    done(&["put", "-q", &master, text(&big), "/big"]);
     let piece = folder.join("piece");
-    for round in 0..40_u8 {
-        fs::write(&piece, vec![round; 20_000]).expect("a file");
-        done(&["append", "-q", &master, text(&piece), "/tree/file-1"]);
-        if round % 10 == 9 {
-            done(&["rm", "-q", &master, &format!("/tree/file-3{}", round / 10)]);
-        }
-    }
+    fs::write(&piece, vec![7; 20_000]).expect("a file");
+    let (stop, start) = (AtomicBool::new(false), Instant::now());
+    let (mut stream, rounds) = thread::scope(|scope| {
+        let writers = scope.spawn(|| {
+            let mut rounds = 0_u32;
+            while !stop.load(Ordering::Relaxed) && start.elapsed() < 2 * SOON {
+                done(&["append", "-q", &master, text(&piece), "/tree/file-1"]);
+                rounds += 1;
+                if rounds.is_multiple_of(10) && rounds < 300 {
+                    done(&[
+                        "rm",
+                        "-q",
+                        &master,
+                        &format!("/tree/file-{}", 10 + rounds / 10),
+                    ]);
+                }
+            }
+            rounds
+        });
+        let mut stream = Stream::start(folder, &["-y", "-b", "2m", &master, &slave]);
+        let events = stream.events.clone();
+        stream.until("third pass", || {
+            let told = fs::read_to_string(&events).expect("events");
+            told.lines()
+                .filter(|line| line.contains("\"ack_latency\""))
+                .count()
+                >= 3
+        });
+        stop.store(true, Ordering::Relaxed);
+        (stream, writers.join().expect("writers that do not fail"))
+    });
     done(&["mkdir", "-q", &master, "/last"]);
     follows(&mut stream, &master, &slave, "/last");
     let told = stream.stop(SIGINT);
+    let retries = of_kind(&told, "retry");
+    let overtaken = |event: &&&Value| {
+        event["error"]
+            .as_str()
+            .expect("an error")
+            .contains("expired")
+    };
+    assert_eq!(retries.iter().filter(overtaken).count(), 0, "{retries:?}");
     went_well(&told);
     let states = every_state_is_right(&told, &master, &slave);
-    println!("{states} states, {} tries", of_kind(&told, "retry").len());
+    println!("{rounds} writers, {states} states, {} tries", retries.len());
+    assert!(
+        rounds > 10 && states > 3,
+        "{rounds} writers, {states} states"
+    );
 }
 
 #[test]
@@ -334,10 +380,7 @@ fn killed_streams_go_on() {
     let (master, slave) = (master(folder), spec(&volume(folder, "slave"), 1));
     let big = folder.join("big");
     for round in 0..4_u8 {
-        let bytes: Vec<u8> = (0..6_000_000_u32)
-            .map(|at| (at.wrapping_mul(0x9e37_79b9) >> 24) as u8 ^ round)
-            .collect();
-        fs::write(&big, bytes).expect("a file");
+        fs::write(&big, noise(6_000_000, round)).expect("a file");
         let mut stream = Stream::start(folder, &["-y", "-b", "2m", &master, &slave]);
         stream.until("slave", || tid_of(&slave).is_some());
         done(&["put", "-q", &master, text(&big), &format!("/big-{round}")]);

@@ -6,14 +6,19 @@ mod common;
 use common::build::files;
 use common::crash::scenario::{NOW, base, options, volumes};
 use common::crash::state::{Plain, Source};
+use common::slave;
 use mallet::btree::Editor;
 use mallet::btree::put::{self, NewRecord};
 use mallet::format::freemap::{Layer1, Layer2, layer1_entry, layer2_entry};
+use mallet::format::mrecord::Body;
 use mallet::format::node::Base;
 use mallet::format::record::{ObjType, rt};
 use mallet::format::{BIGBLOCK, Key, Localization, Offset, ROOT_OBJ, Zone};
 use mallet::io::sim::{Event, SimDisk};
+use mallet::mirror::wire::Records;
+use mallet::mirror::write::{Edge, Report, write};
 use mallet::store::{Fetch, Store};
+use std::io::Write;
 use std::path::Path;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -135,4 +140,72 @@ fn a_transaction_before_version_4() {
         ["write header - 4096", "flush"].map(str::to_owned),
     );
     assert_eq!(traced(3), expected);
+}
+
+/// Notes what a slave says, and after how many events of its disk.
+struct Said<'a> {
+    disk: &'a SimDisk,
+    records: Vec<(usize, String)>,
+}
+
+impl Write for Said<'_> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let mut records = Records::new(buf);
+        let record = records.next().expect("a sound record");
+        let name = match record.expect("a whole one").body {
+            Body::Pfsd(_) => "PFSD".to_owned(),
+            Body::Update(tid) => format!("UPDATE {tid}"),
+            other => panic!("a slave says {other:?}"),
+        };
+        self.records.push((self.disk.now(), name));
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a slave has it says behind the last flush of the checkpoint, with nothing on its way; that
+/// it has nothing new it says without writing anything.
+#[test]
+fn an_acknowledgement_comes_last() {
+    let disk = slave::fresh(7, [3; 16]);
+    let mut store = slave::store(&disk);
+    for (stream, writes) in [(slave::made(20, 20, 0..3), true), (slave::idle(20), false)] {
+        disk.forget_log();
+        let (request, mut report) = (slave::plain(), Report::default());
+        let mut edge = Edge {
+            now: &mut || NOW,
+            progress: &mut (),
+            events: &mut |_| Ok(()),
+            make: &mut |_, _| panic!("the slave is there"),
+        };
+        let mut said = Said {
+            disk: &disk,
+            records: Vec::new(),
+        };
+        let answers = Some(&mut said as &mut dyn Write);
+        let ended = write(
+            &mut store,
+            &stream[..],
+            answers,
+            &request,
+            &mut edge,
+            &mut report,
+        );
+        ended.expect("a stream that is applied");
+        let all = disk.log().len();
+        let expected = [(0, "PFSD"), (all, "UPDATE 20")].map(|(at, name)| (at, name.to_owned()));
+        assert_eq!(said.records, expected);
+        assert_eq!(all > 0, writes);
+        if writes {
+            // The log; the changes; the header alone.
+            let log = disk.log();
+            let mut phases = log.split(|event| *event == Event::Flush);
+            let header = phases.nth_back(1).expect("a phase");
+            let at = |event: &Event| matches!(event, Event::Write { at: 0, .. });
+            assert!(header.len() == 1 && at(&header[0]) && log.last() == Some(&Event::Flush));
+        }
+    }
 }

@@ -41,6 +41,11 @@ impl Args<'_> {
     pub fn number(&self, index: usize) -> u64 {
         self.0[index].parse().expect("a number")
     }
+
+    /// Those from `index` on.
+    pub fn rest(&self, index: usize) -> &[String] {
+        &self.0[index..]
+    }
 }
 
 /// The file from end to end, cold.

@@ -119,11 +119,7 @@ pub fn mirror_read(view: &mut View, pfs: u16, begin: Tid) -> Counts {
     let pfs = fs::pfs::load(view, pfs)
         .expect("a readable record")
         .expect("the PFS");
-    let pfs = SourcePfs {
-        id: pfs.id,
-        data: pfs.data,
-        end: pfs.sync_end,
-    };
+    let pfs = SourcePfs::from(&pfs);
     let asked = Asked {
         begin: Some(begin),
         end: None,

@@ -16,6 +16,7 @@ pub mod cases;
 pub mod engine;
 pub mod host;
 pub mod input;
+pub mod links;
 pub mod measure;
 pub mod plain;
 #[path = "../../tests/common/raw.rs"]

@@ -35,7 +35,7 @@ pub fn run(name: &str, args: &Args) {
         "plain-copy" => print(&plain::copy(&args.path(0), &args.path(1))),
         "copy" => print(&copy(args)),
         "put" => print(&put_file(args)),
-        other => panic!("no case {other}"),
+        _ => super::links::run(name, args),
     }
 }
 

@@ -460,7 +460,9 @@ impl Command {
             | Command::MirrorReadStream(_)
             | Command::Completions(_)
             | Command::Man(_) => true,
-            Command::MirrorWrite(_) => global.two_way,
+            Command::MirrorWrite(_) | Command::MirrorVerify(_) | Command::MirrorStatus(_) => {
+                global.two_way
+            }
             _ => false,
         }
     }

@@ -1,7 +1,8 @@
 //! What every command is given besides its arguments: options, output, time, the wish to stop.
 
-use super::args::{Cli, Global};
+use super::args::{Cli, Command, Global};
 use super::json::Events;
+use super::manager::Manager;
 use super::ui::{Manners, Meter, Signals, Ui};
 use crate::error::{Error, Result};
 use jiff::Timestamp;
@@ -57,6 +58,14 @@ impl Context {
         };
         let shared = cli.command.owns_stdout(&cli.global) && global.json;
         let ui = Ui::new(manners, signals.clone(), shared.then(|| events.clone()));
+        // Others do not run as services, and a stream's own children are not the service.
+        let manager = match cli.command {
+            Command::MirrorStream(_) => {
+                Manager::of(|name| std::env::var_os(name), std::process::id())
+            }
+            _ => Manager::default(),
+        };
+        let ui = ui.under(manager);
         Ok(Context {
             global,
             ui,

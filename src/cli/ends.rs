@@ -11,8 +11,7 @@ use crate::fs::pfs_ops::{self, Kind, NewPfs, Settings};
 use crate::io::lock::{Lock, LockGuard};
 use crate::mirror::copy::{Group, Place, Request};
 use crate::mirror::ready::{self, Identity};
-use crate::mirror::{SourcePfs, Terms, window};
-use crate::progress::Progress;
+use crate::mirror::{SourcePfs, Terms};
 use crate::store::{Store, View, ViewOptions};
 use std::path::PathBuf;
 use uuid::Uuid;
@@ -198,36 +197,20 @@ pub(super) fn opened(
         make(cx, &mut opening.targets[store].store, id, &found)?;
     }
     if let Some(source) = opening.source.as_mut().filter(|_| how.live) {
-        let mut synced = Vec::new();
+        // What they lack is looked for from the least that one of them has.
+        let mut least = None;
         for Place { store, pfs } in &places {
             let slave = pfs::load(opening.targets[*store].store.view(), *pfs)?;
-            synced.extend(slave.map(|slave| slave.data.sync_end_tid()));
+            let lacks = slave.map(|slave| slave.data.sync_end_tid().next());
+            least = least.into_iter().chain(lacks).min();
         }
+        let floor = Tid(request.source.data.sync_beg_tid.get());
+        let from = least.unwrap_or(floor).max(floor);
         let mut meter = cx.meter("newest TID", "leaves");
-        request.source.end = live_end(&mut source.view, &request.source, &synced, &mut meter)?;
+        let view = &mut source.view;
+        request.source.beside_a_writer(view, from, &mut meter)?;
     }
     Ok((opening, request, places))
-}
-
-/// Up to where a source that is being written to may be copied to slaves that have it as of `synced`.
-///
-/// What they lack is looked for from the least of these. The newest records may have been removed
-/// since, so that less is found than a slave has: it has nothing to get then. But a slave that has
-/// more than the source could ever have given is left for the check that refuses it.
-fn live_end(
-    view: &mut View,
-    source: &SourcePfs,
-    synced: &[Tid],
-    progress: &mut dyn Progress,
-) -> Result<Tid> {
-    let most = synced.iter().max().copied().unwrap_or(Tid::ZERO);
-    if source.data.is_slave() || most > source.end {
-        return Ok(source.end);
-    }
-    let floor = Tid(source.data.sync_beg_tid.get());
-    let least = synced.iter().min().map_or(Tid::ZERO, |tid| tid.next());
-    let newest = window::newest(view, source.id, least.max(floor), progress)?;
-    Ok(newest.max(most))
 }
 
 fn request(cx: &Context, source: &Pfs) -> Request {

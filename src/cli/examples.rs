@@ -147,9 +147,14 @@ pub const MIRROR_STATUS: &str = "\
 Examples:
   mallet mirror-status 'master.img#1' 'slave.img#1'
   mallet mirror-status --live --json /dev/sdb#home 'slave.img#1' 'cellar.img#3'
+  mallet mirror-status 'master.img#1' 'backup@attic:/srv/home.img#1'
 
-Behind are TIDs from the slave's to the newest of its master's PFS, and seconds from the slave's newest
-change to the master's; these are left out where the slave has not changed in many TIDs.
+Behind are TIDs from the slave's to the newest of its master's PFS; bytes of data of what the master
+has made since, each version of it; and seconds from the slave's newest change to the master's, left
+out where the slave has not changed in many TIDs.
+
+PFSs of other machines are asked there, by mallet: mirror-status -2 with one SPEC answers, on standard
+output, what is asked on standard input.
 ";
 
 /// Of `mirror-verify`.
@@ -157,10 +162,20 @@ pub const MIRROR_VERIFY: &str = "\
 Examples:
   mallet mirror-verify 'master.img#1' 'slave.img#1'
   mallet mirror-verify --data 'master.img#home' 'slave.img#1'
+  mallet mirror-verify --live 'master.img#1' 'backup@attic:/srv/home.img#1'
 
-Equal ends with status 0, different with 7, another master's slave with 3. What the source has pruned
-or changed without history since the slave's last copy is no longer there to compare with, and counts
-as different: copy first.
+Equal ends with status 0, different with 7, another master's slave with 3. History that was pruned
+makes no difference, but for what the slave still shows: a record that the source deleted after the
+slave's TID and has pruned since, or changed without history, is no longer there to compare with, and
+counts as different. Copy first.
+
+With --live a writer may overtake a view; the next one goes on where that ended. Where writers are
+faster than anything can be read, status 9 says so.
+
+Either end, or both, may be on another machine. It is mallet that is called there, with -2 and the one
+SPEC: it says what its PFS is, and answers, on standard output, questions about ranges of keys that
+come on standard input. Keys, counts, TIDs and digests cross the link, and no data. The status of an
+end that fails there is the status here; a link that breaks ends with 11.
 ";
 
 /// Of `mirror-copy`.
@@ -188,6 +203,7 @@ In authorized_keys, before the key, one line:
   command=\"mallet ssh-remote --only mirror-write --path /srv/home.img#1\",restrict ssh-ed25519 ...
 
 The peer's command line is in SSH_ORIGINAL_COMMAND, where sshd puts it. It is not read by a shell.
+A key for whoever checks a slave, and cannot read it, has --only mirror-verify,mirror-status.
 ";
 
 /// Of `info`.

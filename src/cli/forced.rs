@@ -9,12 +9,18 @@ use std::path::Path;
 
 /// What a command may be called by.
 const PROGRAMS: [&str; 2] = ["hammer", "mallet"];
-/// Options that a peer sends and that reach nothing but the stream.
-const FLAGS: [&str; 7] = ["-v", "-vv", "-vvv", "-q", "-y", "-2", "-B"];
+/// Options that a peer sends and that reach nothing but the stream, and how volumes are read.
+const FLAGS: [&str; 8] = ["-v", "-vv", "-vvv", "-q", "-y", "-2", "-B", "--live"];
 /// The same, with a number behind each.
 const NUMBERS: [&str; 3] = ["-t", "-S", "-b"];
 /// Directives that can be allowed.
-const DIRECTIVES: [&str; 3] = ["mirror-read", "mirror-read-stream", "mirror-write"];
+const DIRECTIVES: [&str; 5] = [
+    "mirror-read",
+    "mirror-read-stream",
+    "mirror-write",
+    "mirror-verify",
+    "mirror-status",
+];
 
 /// The command line to carry out in place of `asked`, which the peer's ssh asked for.
 ///
@@ -87,6 +93,7 @@ pub fn within(own: Global, asked: &Global) -> Global {
         verbose: own.verbose.max(asked.verbose),
         quiet: own.quiet.max(asked.quiet),
         yes: own.yes || asked.yes,
+        live: own.live || asked.live,
         two_way: asked.two_way,
         time_limit: limits.into_iter().flatten().min(),
         bandwidth: least(own.bandwidth, asked.bandwidth),

@@ -145,26 +145,26 @@ pub fn read_stream(args: &MirrorReadStreamArgs, cx: &Context) -> Outcome {
         let peer = Peer::target(cx, io::stdin(), out)?;
         let mut listens = || peer.is_there();
         let mut views = Views::new(cx, &args.spec, from, &mut listens)?;
-        return give_on(cx, &mut views, &peer, answers, &name);
+        return give_on(cx, &mut views, &peer, answers, (&name, None));
     }
     let heard = out
         .try_clone()
         .map_err(|e| Error::io("standard output", e))?;
     let mut listens = || input::still_there(&heard, "whoever reads the stream");
     let mut views = Views::new(cx, &args.spec, from, &mut listens)?;
-    followed(cx, &mut views, out, None::<io::Empty>, None, &name)
+    followed(cx, &mut views, out, None::<io::Empty>, None, (&name, None))
 }
 
-/// Gives what a followed source has to a target, until it is to end.
+/// Gives what a followed source has to a target, until it is to end. Source and target have names.
 pub(super) fn give_on(
     cx: &Context,
     views: &mut Views<'_>,
     peer: &Peer,
     answers: Input<'_, impl AsFd>,
-    name: &str,
+    names: (&str, Option<&str>),
 ) -> Outcome {
     let answers = Some(peer.hears(answers));
-    peer.talk(|| followed(cx, views, peer.says(), answers, Some(peer), name))
+    peer.talk(|| followed(cx, views, peer.says(), answers, Some(peer), names))
 }
 
 /// Gives what a followed source has, until it is to end: to a target, where one has `answers`.
@@ -174,10 +174,11 @@ fn followed(
     out: impl Write,
     answers: Option<impl Read>,
     peer: Option<&Peer>,
-    name: &str,
+    (name, target): (&str, Option<&str>),
 ) -> Outcome {
     let mut sink = Sink::new(out, cx.global.bandwidth.filter(|rate| *rate > 0));
     let (mut teller, mut report) = (Teller::new(cx), Report::default());
+    teller.target = target;
     let ended = {
         let mut meter = cx.meter("mirror-read-stream", "records");
         let mut edge = Edge {
@@ -343,10 +344,10 @@ fn windowed(
     let source = &mut request.pfs;
     let cycle = cycle.map(|cycle| resume(cx, &cycle, source.id));
     let asked = Asked { begin, end };
-    if cx.global.live && !source.data.is_slave() {
+    if cx.global.live {
         let from = window::one_way(source, Asked { begin, end: None }, cycle)?.begin;
         let mut meter = cx.meter("newest TID", "leaves");
-        source.end = window::newest(&mut opened.view, source.id, from, &mut meter)?;
+        source.beside_a_writer(&mut opened.view, from, &mut meter)?;
     }
     request.window = window::one_way(source, asked, cycle)?;
     Ok(request)
@@ -474,6 +475,12 @@ struct Teller<'a> {
     window: Option<Window>,
     /// When it was last said how far the batch is.
     said: Option<Instant>,
+    /// The slave at the other end, where a source is followed for it.
+    target: Option<&'a str>,
+    /// When the batch began, and what the stream had sent before.
+    began: (Instant, u64),
+    /// What the stream has sent, in bytes.
+    sent: u64,
 }
 
 /// Between two words on how far a batch is. (The original rewrites one line after every 512 KiB.)
@@ -486,26 +493,63 @@ impl<'a> Teller<'a> {
             dots: 0,
             window: None,
             said: None,
+            target: None,
+            began: (Instant::now(), 0),
+            sent: 0,
         }
     }
 
     fn tell(&mut self, event: &Event<'_>) {
         self.words(event);
+        let manager = self.cx.ui.manager();
         let (name, fields) = match event {
             Event::Prescan(split) => ("prescan", json!({"split": split})),
             Event::Prescanned { chunks, total } => (
                 "prescanned",
                 json!({"chunks": chunks.len(), "bytes": total}),
             ),
-            Event::Batch { window, estimate } => ("batch", batch(window, *estimate)),
+            Event::Batch { window, estimate } => {
+                manager.ready();
+                self.began = (Instant::now(), self.sent);
+                ("batch", batch(window, *estimate))
+            }
             Event::Damage(damage) => ("damage", damage_event(damage)),
-            Event::Acknowledged(tid) => ("acknowledged", json!({"tid": hex(tid.0)})),
-            Event::PrescanChunk | Event::NoWork | Event::Scanned { .. } | Event::Agreed(_) => {
+            Event::Acknowledged(tid) => {
+                let name = self.target.unwrap_or("the target");
+                manager.ready();
+                manager.status(format_args!("{name}: as of {tid}"));
+                self.acknowledged(*tid)
+            }
+            Event::Scanned { bytes, .. } => {
+                self.sent = *bytes;
                 return;
             }
+            Event::PrescanChunk | Event::NoWork | Event::Agreed(_) => return,
         };
         // The summary notices if nobody reads events any more.
         let _ = self.cx.events.emit(name, fields);
+        if let Event::Acknowledged(_) = event {
+            // Whoever waits for that sees it now, not when a buffer is full.
+            let _ = self.cx.flush();
+        }
+    }
+
+    /// The event of an acknowledgement: that of a pass, where a source is followed.
+    fn acknowledged(&self, tid: Tid) -> (&'static str, Value) {
+        let Some(target) = self.target else {
+            return ("acknowledged", json!({"tid": hex(tid.0)}));
+        };
+        let window = self
+            .window
+            .map(|window| json!({"begin": hex(window.begin.0), "end": hex(window.end.0)}));
+        let fields = json!({
+            "target": target,
+            "window": window,
+            "sync_end_tid": hex(tid.0),
+            "stream_bytes": self.sent.saturating_sub(self.began.1),
+            "ack_latency": self.began.0.elapsed().as_secs_f64(),
+        });
+        ("pass", fields)
     }
 
     fn words(&mut self, event: &Event<'_>) {

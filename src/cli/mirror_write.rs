@@ -209,6 +209,7 @@ impl<'a> Teller<'a> {
     }
 
     fn tell(&mut self, event: &Event<'_>) {
+        self.manager(event);
         let said = self.words(event).and_then(|()| self.event(event));
         if self.said.is_ok() {
             self.said = said;
@@ -273,8 +274,8 @@ impl<'a> Teller<'a> {
                 ("batch", fields)
             }
             Event::Acknowledged(tid, done) => {
-                let fields = show::with(json!({"tid": hex(tid.0)}), applied(done));
-                ("acknowledged", fields)
+                let known = json!({"spec": self.name, "tid": hex(tid.0)});
+                ("acknowledged", show::with(known, applied(done)))
             }
             Event::Standing(tid) => ("idle", json!({"tid": hex(tid.0)})),
             Event::Withheld(done) => ("withheld", applied(done)),
@@ -287,7 +288,32 @@ impl<'a> Teller<'a> {
             Event::Resumed(key) => ("resumed", json!({"obj": hex(key.obj_id.cast_unsigned())})),
             Event::Agreed(_) | Event::Owed(_) => return Ok(()),
         };
-        self.cx.events.emit(name, fields)
+        self.cx.events.emit(name, fields)?;
+        // Whoever waits for an acknowledgement sees it now, not when a buffer is full.
+        match event {
+            Event::Acknowledged(..) => self.cx.flush(),
+            _ => Ok(()),
+        }
+    }
+
+    /// A service manager, where a far source is followed.
+    fn manager(&self, event: &Event<'_>) {
+        let (manager, name) = (self.cx.ui.manager(), &self.name);
+        match event {
+            Event::Batch(_) | Event::Standing(_) => manager.ready(),
+            Event::Acknowledged(tid, done) => {
+                let (records, bytes) = (done.created, size::human(done.bytes));
+                let records = size::counted(records, "record", "records");
+                manager.status(format_args!("{name}: as of {tid}; {records}, {bytes}"));
+            }
+            Event::Agreed(_)
+            | Event::Owed(_)
+            | Event::TakenBack(_)
+            | Event::Resumed(_)
+            | Event::Withheld(_)
+            | Event::Damage(_)
+            | Event::Terminated => {}
+        }
     }
 }
 

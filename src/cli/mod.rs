@@ -21,6 +21,7 @@ pub mod history;
 pub mod input;
 pub mod json;
 mod links;
+pub mod manager;
 pub mod manual;
 pub mod mirror;
 pub mod mirror_dump;
@@ -39,12 +40,14 @@ pub mod show;
 pub mod size;
 mod slave;
 pub mod spec;
+pub mod status;
 mod stream;
 pub mod ui;
 pub mod verify;
 mod views;
 pub mod volumes;
 pub mod watchdog;
+mod witness;
 pub mod words;
 pub mod write;
 pub mod write_args;
@@ -182,7 +185,7 @@ fn run(command: &Command, cx: &Context) -> Outcome {
         },
         Command::MirrorCopy(args) => copy::copy(args, cx),
         Command::MirrorStream(args) => stream::stream(args, cx),
-        Command::MirrorStatus(args) => verify::status(args, cx),
+        Command::MirrorStatus(args) => status::status(args, cx),
         Command::MirrorVerify(args) => verify::verify(args, cx),
         // Done before: another command stands in its place.
         Command::SshRemote(_) => Ok(Exit::Done),

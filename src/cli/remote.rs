@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 /// The programs that may do it over there, where the user names none: the second is tried where the
 /// first is not to be found.
 const PROGRAMS: [&str; 2] = ["hammer", "mallet"];
+/// Directives that hammer does not have.
+const ASKED: [&str; 2] = ["mirror-verify", "mirror-status"];
 /// What a shell says of a program that it does not find.
 const NOT_FOUND: i32 = 127;
 /// How long the other end may take to end by itself once nobody talks to it any more.
@@ -68,8 +70,19 @@ pub(super) fn worst(outcomes: impl Iterator<Item = Outcome>, cx: &Context) -> Ou
     worst
 }
 
+/// What may be run over there, the first choice first.
+pub(super) fn programs(args: &RemoteArgs) -> Vec<OsString> {
+    match &args.remote_command {
+        Some(program) => vec![program.clone()],
+        None => PROGRAMS.map(OsString::from).to_vec(),
+    }
+}
+
 /// What the first of `programs` that is there makes of it.
-fn first(programs: &[OsString], mut with: impl FnMut(&OsString) -> Result<Ended>) -> Outcome {
+pub(super) fn first<T>(
+    programs: &[OsString],
+    mut with: impl FnMut(&OsString) -> Result<Ended<T>>,
+) -> anyhow::Result<T> {
     let mut missing = Error::usage("no remote program");
     for program in programs {
         match with(program)? {
@@ -81,14 +94,14 @@ fn first(programs: &[OsString], mut with: impl FnMut(&OsString) -> Result<Ended>
 }
 
 /// How a try with one program ended.
-enum Ended {
-    As(Outcome),
+pub(super) enum Ended<T = Exit> {
+    As(anyhow::Result<T>),
     /// There is no such program over there.
     NotFound(Error),
 }
 
-impl Ended {
-    fn outcome(self) -> Outcome {
+impl<T> Ended<T> {
+    pub fn outcome(self) -> anyhow::Result<T> {
         match self {
             Ended::As(outcome) => outcome,
             Ended::NotFound(error) => Err(error.into()),
@@ -113,10 +126,7 @@ impl<'a> Ends<'a> {
     /// From or to another machine, or both.
     pub fn copy(&self, source: &Spec, target: &Spec) -> Outcome {
         self.cx.goes_on()?;
-        let programs: Vec<OsString> = match &self.args.remote_command {
-            Some(program) => vec![program.clone()],
-            None => PROGRAMS.map(OsString::from).to_vec(),
-        };
+        let programs = programs(self.args);
         match (source, target) {
             (Spec::Remote(source), Spec::Remote(target)) => self.relay(source, target, &programs),
             (Spec::Remote(there), Spec::Local(_)) => {
@@ -141,7 +151,7 @@ impl<'a> Ends<'a> {
 
     /// From this machine to `there`.
     fn give(&self, source: &Spec, there: &Remote, program: &OsString) -> Result<Ended> {
-        let name = source.to_string();
+        let (name, target) = (source.to_string(), Spec::Remote(there.clone()).to_string());
         let Some(interval) = self.interval else {
             let mut opened = open(self.cx, source)?;
             let mut peer = self.start(there, program, "mirror-write")?;
@@ -159,7 +169,7 @@ impl<'a> Ends<'a> {
         let ended = match Views::new(self.cx, source, (None, interval), &mut listens) {
             Ok(mut views) => {
                 let from = Input::new(self.cx, &from);
-                mirror::give_on(self.cx, &mut views, &end, from, &name)
+                mirror::give_on(self.cx, &mut views, &end, from, (&name, Some(&target)))
             }
             Err(error) => Err(error.into()),
         };
@@ -181,7 +191,7 @@ impl<'a> Ends<'a> {
     }
 
     /// The program at `there`, doing `directive`.
-    fn start(&self, there: &Remote, program: &OsString, directive: &str) -> Result<Peer> {
+    pub fn start(&self, there: &Remote, program: &OsString, directive: &str) -> Result<Peer> {
         let line = self.line(there, program, directive);
         let name = line.iter().map(|word| word.to_string_lossy());
         let name = name.collect::<Vec<_>>().join(" ");
@@ -229,6 +239,10 @@ impl<'a> Ends<'a> {
         if let Some(split) = global.split.filter(|_| !global.no_split) {
             add(&["-S", &split.to_string()]);
         }
+        // Only mallet is asked that.
+        if global.live && ASKED.contains(&directive) {
+            add(&["--live"]);
+        }
         add(&[directive]);
         line.push(there.target.clone());
         line
@@ -256,6 +270,7 @@ impl<'a> Ends<'a> {
     fn relayed(&self, mut reader: Peer, mut writer: Peer) -> Result<(Gone, Gone)> {
         let (mut to_reader, from_reader) = reader.ends()?;
         let (mut to_writer, mut from_writer) = writer.ends()?;
+        self.cx.ui.manager().ready();
         // Whoever ends closes its side, and the other one hears the end of the bytes.
         thread::spawn(move || io::copy(&mut from_writer, &mut to_reader).map(drop));
         let mut from_reader = self.paced(from_reader);
@@ -305,57 +320,78 @@ fn class_of(code: Option<i32>) -> Class {
     }
 }
 
-/// What a copy came to of which this end came to `ours`, and the other one ended with `status`.
+/// What came of something of which this end came to `ours`, and the other one ended with `status`.
 fn judged(name: &str, status: ExitStatus, ours: Outcome) -> Ended {
-    let code = status.code();
-    let said = || Error::new(class_of(code), format!("{name} ended with {status}"));
-    let is_lost = |error: &anyhow::Error| {
-        errors::class_of(error) == Class::Protocol || errors::is_broken_pipe(error)
+    let exit = match ours {
+        Ok(exit) => exit,
+        Err(error) => return failed(name, status, error),
     };
-    match (code, ours) {
-        (Some(0), ours) => Ended::As(ours),
-        (Some(NOT_FOUND), Err(_)) => Ended::NotFound(said()),
-        // A broken link says less than why the other end has gone.
-        (_, Err(error)) if is_lost(&error) => {
-            Ended::As(Err(said().context(errors::text_of(&error)).into()))
-        }
-        (_, Err(error)) => Ended::As(Err(error)),
+    match (status.code(), exit) {
+        (Some(0), exit) => Ended::As(Ok(exit)),
         // Our end is content; theirs has the last word on what it has.
-        (Some(6), Ok(_)) => Ended::As(Ok(Exit::Damage)),
-        (Some(9), Ok(_)) => Ended::As(Ok(Exit::Interrupted)),
-        (_, Ok(Exit::Done)) => Ended::As(Err(said().into())),
-        (_, ours) => Ended::As(ours),
+        (Some(6), _) => Ended::As(Ok(Exit::Damage)),
+        (Some(9), _) => Ended::As(Ok(Exit::Interrupted)),
+        (_, Exit::Done) => Ended::As(Err(said(name, status).into())),
+        (_, exit) => Ended::As(Ok(exit)),
     }
 }
 
+/// What came of something that failed with `error` at this end, while the other one ended with
+/// `status`.
+fn failed<T>(name: &str, status: ExitStatus, error: anyhow::Error) -> Ended<T> {
+    let is_lost = errors::class_of(&error) == Class::Protocol || errors::is_broken_pipe(&error);
+    match status.code() {
+        Some(0) => Ended::As(Err(error)),
+        Some(NOT_FOUND) => Ended::NotFound(said(name, status)),
+        // A broken link says less than why the other end has gone.
+        _ if is_lost => {
+            let said = said(name, status).context(errors::text_of(&error));
+            Ended::As(Err(said.into()))
+        }
+        _ => Ended::As(Err(error)),
+    }
+}
+
+fn said(name: &str, status: ExitStatus) -> Error {
+    Error::new(
+        class_of(status.code()),
+        format!("{name} ended with {status}"),
+    )
+}
+
 /// A program that reaches the other end.
-struct Peer {
+pub(super) struct Peer {
     child: Child,
     name: String,
 }
 
 /// One that has ended.
-struct Gone {
+pub(super) struct Gone {
     name: String,
     status: ExitStatus,
 }
 
 impl Gone {
-    /// What a copy came to of which this end came to `ours`.
-    fn judged(&self, ours: Outcome) -> Ended {
+    /// What came of something of which this end came to `ours`.
+    pub fn judged(&self, ours: Outcome) -> Ended {
         judged(&self.name, self.status, ours)
+    }
+
+    /// What came of something that failed with `error` at this end.
+    pub fn failed<T>(&self, error: anyhow::Error) -> Ended<T> {
+        failed(&self.name, self.status, error)
     }
 }
 
 impl Peer {
     /// The ways to it and from it.
-    fn ends(&mut self) -> Result<(ChildStdin, ChildStdout)> {
+    pub fn ends(&mut self) -> Result<(ChildStdin, ChildStdout)> {
         let ends = self.child.stdin.take().zip(self.child.stdout.take());
         ends.ok_or_else(|| Error::new(Class::Other, format!("{}: no pipes", self.name)))
     }
 
     /// Waits for its end, which is near: its bytes have ended.
-    fn gone(mut self) -> Result<Gone> {
+    pub fn gone(mut self) -> Result<Gone> {
         let start = Instant::now();
         loop {
             let ended = self.child.try_wait();

@@ -284,6 +284,8 @@ impl Follower<'_> {
             make: cx.global.yes && first.iter().all(|first| *first),
         };
         let (mut opening, request, places) = opened(&layout, source, &exact, how, cx)?;
+        // Both ends are there, and fit.
+        cx.ui.manager().ready();
         // Released when the stores are closed.
         let mut locks = Vec::new();
         let mut stores: Vec<Store> = Vec::new();
@@ -358,6 +360,7 @@ impl Follower<'_> {
 
     /// The exit status: the highest of those of the slaves that were left, if any was.
     fn conclude(self, ended: Result<()>) -> Outcome {
+        self.cx.ui.manager().stopping();
         let list: Vec<Value> = self.slaves.iter().map(Slave::outcome).collect();
         self.cx.events.summary(json!({"targets": list}));
         let stopped = self.cx.stop().load(Ordering::Relaxed);
@@ -404,6 +407,7 @@ pub(super) fn tell(cx: &Context, what: &Spec, trouble: &Trouble, error: &Error) 
         _ => failures == 1,
     };
     let text = format!("{what}: {error}; trying again");
+    cx.ui.manager().status(&text);
     match is_worth_it {
         true => cx.ui.warn(text),
         false => {
@@ -445,10 +449,9 @@ impl<'a> Told<'a> {
                 let (target, latency) = (&targets[*at], self.noticed.elapsed());
                 let records = size::counted(applied.created, "record", "records");
                 let bytes = size::human(applied.bytes);
-                cx.ui.note(
-                    1,
-                    format_args!("{target}: as of {tid}; {records}, {bytes}, {latency:.0?}"),
-                );
+                let text = format!("{target}: as of {tid}; {records}, {bytes}, {latency:.0?}");
+                cx.ui.note(1, &text);
+                cx.ui.manager().status(text);
                 let window = self.windows[*at]
                     .map(|window| json!({"begin": hex(window.begin.0), "end": hex(window.end.0)}));
                 let fields = json!({
@@ -463,7 +466,13 @@ impl<'a> Told<'a> {
                 // A reader that is gone shows when the pass is over.
                 let _ = cx.events.emit("pass", fields);
             }
-            other => self.teller.tell(other),
+            other => {
+                if let Event::Standing(at, tid) = other {
+                    let text = format!("{}: nothing to do, as of {tid}", targets[*at]);
+                    cx.ui.manager().status(text);
+                }
+                self.teller.tell(other);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::args::When;
 use super::gauge::Gauge;
 use super::json::Events;
+use super::manager::Manager;
 use crate::error::{Class, Error, Result};
 use crate::progress::{Progress, Status};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -50,6 +51,7 @@ pub struct Ui {
     /// Where events go to standard error, everything for people becomes an event.
     events: Option<Events>,
     bar: Arc<Mutex<Option<ProgressBar>>>,
+    manager: Manager,
 }
 
 impl Ui {
@@ -60,7 +62,18 @@ impl Ui {
             signals,
             events,
             bar: Arc::default(),
+            manager: Manager::default(),
         }
+    }
+
+    /// The same, which also tells a service manager that the command is alive.
+    pub fn under(self, manager: Manager) -> Ui {
+        Ui { manager, ..self }
+    }
+
+    /// The service manager that waits for word of this command, if any does.
+    pub fn manager(&self) -> &Manager {
+        &self.manager
     }
 
     /// Says `text` if people want to hear that much: level 0 is said unless `-q`, 1 with `-v`.
@@ -77,6 +90,7 @@ impl Ui {
 
     /// An error of class `Interrupted` once a signal or the time limit asks for the end.
     pub fn goes_on(&self) -> Result<()> {
+        self.manager.alive();
         let over = |end| Instant::now() >= end;
         if self.signals.stop.load(Ordering::Relaxed) {
             return Err(Error::new(Class::Interrupted, "interrupted"));

@@ -240,6 +240,11 @@ impl<'a> Record<'a> {
         (self.kind != PAD).then(|| self.head_field(offset_of!(Head, seq)))
     }
 
+    /// The checksum that it carries; PAD has none.
+    pub fn crc(&self) -> Option<u32> {
+        (self.kind != PAD).then(|| self.head_field(offset_of!(Head, crc)))
+    }
+
     /// The old bytes of an UNDO record (`place` is the record's own address); `None` for other kinds.
     pub fn undo(&self, place: Offset) -> Result<Option<Undo<'a>>, Fault> {
         if self.kind != UNDO {

@@ -54,7 +54,7 @@ pub fn may_pass(class: Class) -> bool {
 /// together do not come back together.
 ///
 /// A lock is a matter of moments; a device or a host that is gone takes longer. A view that was
-/// overtaken is best taken anew at once: every session of a writer overtakes those before it.
+/// overtaken is best taken anew at once: what it gave stays, and the next goes on from there.
 pub fn backoff(class: Class, failures: u32, chance: u32) -> Duration {
     let (first, last) = match class {
         Class::Expired => (BUSY, BUSY * 4),

@@ -8,7 +8,7 @@ use super::session::{Action, Ended, Message, Session};
 use super::source::{Item, Source};
 use super::split::{self, Chunk, Histogram};
 use super::throttle::Clock;
-use super::window::{SourcePfs, Window, newest, untouched};
+use super::window::{SourcePfs, Window, untouched};
 use super::wire::{Records, broken};
 use crate::error::{Class, Error, Result};
 use crate::format::mrecord::Capabilities;
@@ -470,15 +470,12 @@ impl<'a, 'e> Run<'a, 'e> {
 
     /// The windows of all batches: one, unless the transfer is to be split and long enough for it.
     fn windows<F: Fetch + ?Sized>(&mut self, fetch: &mut F) -> Result<Vec<Window>> {
-        if self.request.live && !self.request.pfs.data.is_slave() {
-            let (id, begin) = (self.request.pfs.id, self.window.begin);
-            let newest = newest(fetch, id, begin, self.edge.progress)?;
+        if self.request.live {
+            let mut pfs = self.request.pfs;
+            pfs.beside_a_writer(fetch, self.window.begin, self.edge.progress)?;
             // A batch that goes on ends at the earliest where it would have.
-            let end = self
-                .window
-                .resume
-                .map_or(newest, |resume| newest.max(resume.end));
-            self.window.end = end;
+            let resume = self.window.resume.map(|resume| resume.end);
+            self.window.end = resume.map_or(pfs.end, |end| end.max(pfs.end));
         }
         let window = self.window;
         let whole = vec![window];

@@ -143,10 +143,10 @@ fn resume(cursor: &mark::Cursor, source: &SourcePfs) -> Resume {
 /// Errors: class `Incompatible`.
 pub fn ahead(slave: &Pfs, source: &SourcePfs) -> Result<()> {
     let synced = slave.data.sync_end_tid();
-    if source.data.is_slave() || synced <= source.end {
+    if source.data.is_slave() || synced <= source.committed {
         return Ok(());
     }
-    let (id, end) = (slave.id, source.end);
+    let (id, end) = (slave.id, source.committed);
     let text = format!(
         "PFS {id} is as of {synced}, and its master has only {end}: one of them was changed, taken \
          back or restored behind the other's back; make the slave anew, or set its sync-end-tid to \
@@ -163,7 +163,15 @@ pub fn check<F: Fetch + ?Sized>(fetch: &mut F, id: u16, source: &SourcePfs) -> R
     let Some(found) = found else {
         return Err(Error::usage(format!("there is no PFS {id}")));
     };
-    let data = found.data;
+    fits(&found, source)?;
+    Ok(found)
+}
+
+/// Checks that `found` can follow `source`.
+///
+/// Errors: class `Incompatible` if it is no slave of this master.
+pub fn fits(found: &Pfs, source: &SourcePfs) -> Result<()> {
+    let (id, data) = (found.id, found.data);
     greeted(source, Slave { id, data })?;
     if data.unique_uuid == source.data.unique_uuid {
         let text = format!("PFS {id} is its own source");
@@ -173,7 +181,7 @@ pub fn check<F: Fetch + ?Sized>(fetch: &mut F, id: u16, source: &SourcePfs) -> R
         let text = format!("PFS {id} has no record of its own, and cannot be a slave");
         return Err(Error::new(Class::Incompatible, text));
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Makes slave `id` ready for a pass from the source that is `identity`; says what was taken back

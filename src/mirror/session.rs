@@ -174,7 +174,7 @@ impl Session {
     }
 
     /// A two-way session that gives `pfs` up to its end: the target says where to begin. A target of a
-    /// master that has more than that end is refused.
+    /// master that has more than is committed is refused.
     pub fn two_way(pfs: SourcePfs) -> Session {
         Session {
             two_way: true,
@@ -323,8 +323,8 @@ impl Session {
         if end > TID_LIMIT || self.target.is_none_or(|has| end <= has) {
             return Err(refused(format!("a cursor up to {end} is impossible")));
         }
-        if end > self.pfs.end && !self.pfs.data.is_slave() {
-            let committed = self.pfs.end;
+        if end > self.pfs.committed && !self.pfs.data.is_slave() {
+            let committed = self.pfs.committed;
             let text = format!(
                 "the target has a part of its master up to {end}, which goes to {committed} only: \
                  one of them was changed, taken back or restored behind the other's back; make the \
@@ -347,7 +347,7 @@ impl Session {
             ));
         }
         same_master(&self.pfs.data, slave, "the target")?;
-        let (has, end) = (slave.sync_end_tid(), self.pfs.end);
+        let (has, end) = (slave.sync_end_tid(), self.pfs.committed);
         if has > TID_LIMIT {
             return Err(refused(format!("a target that has {has} is impossible")));
         }

@@ -106,7 +106,7 @@ struct Part {
     to: Key,
     /// Elements at or above this key are another part's.
     until: Option<Key>,
-    /// `None` if nothing is to be said of this part.
+    /// `None` if it is for nobody.
     begin: Option<Tid>,
 }
 
@@ -163,7 +163,7 @@ impl Source {
             end,
             shared: windows.len() > 1,
             with_data,
-            parts: parts(from, Key::pfs_max(pfs), end, windows),
+            parts: parts(from, Key::pfs_max(pfs), windows),
             scan: None,
             leaf: None,
             queue: VecDeque::new(),
@@ -466,7 +466,7 @@ impl Source {
 }
 
 /// The key space from `from` on, cut where a target begins with another TID.
-fn parts(from: Key, to: Key, end: Tid, windows: &[Window]) -> VecDeque<Part> {
+fn parts(from: Key, to: Key, windows: &[Window]) -> VecDeque<Part> {
     let resumes = windows.iter().filter_map(|window| window.resume);
     let mut cuts: Vec<Key> = resumes.map(|resume| resume.key.min(to)).collect();
     cuts.retain(|key| *key > from);
@@ -480,10 +480,9 @@ fn parts(from: Key, to: Key, end: Tid, windows: &[Window]) -> VecDeque<Part> {
             from: start,
             to: until.unwrap_or(to),
             until,
-            begin: match until {
-                Some(_) => begin.filter(|begin| *begin <= end),
-                None => begin,
-            },
+            // Behind the end where an interrupted stream ended there too: what was removed since and
+            // left no TID is missing from what comes now, and so it must be from what came then.
+            begin,
         });
         start = until.unwrap_or(to);
     }

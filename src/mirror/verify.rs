@@ -16,16 +16,24 @@
 //!   kind, and then a record that differs is looked at again by its data: version 7 keeps CRCs of
 //!   the older kind;
 //! * configuration and snapshots, which every copy has of its own.
+//!
+//! What cannot be left out is what a master no longer has: a record that the slave shows, and that the
+//! master deleted after the slave's TID and has pruned since, looks like one that it never had.
 
 mod compare;
+mod link;
 mod side;
+mod wire;
 
 pub use compare::{Edge, Report, verify};
-pub use side::Side;
+pub use link::{Far, Host, Service, serve};
+pub use side::{Ground, Side};
+pub use wire::{Incoming, Message};
 
 use crate::error::Result;
 use crate::format::record::rt;
 use crate::format::{CrcKind, Key, Localization, Tid};
+use crate::fs::pfs::Pfs;
 use std::fmt;
 use std::ops::Range as Span;
 
@@ -172,25 +180,13 @@ pub enum Answer {
     Records(Vec<Entry>),
 }
 
-/// Bytes of a place: class 2, object 8, type 2, key 8.
-const PLACE: u64 = 20;
-/// Bytes of a total: count 8, damaged 8, digest 32.
-const TOTAL: u64 = 48;
-/// Bytes of a record: place, TID 8, length 4, flag 1, digest 32.
-const ENTRY: u64 = PLACE + 45;
-/// Bytes of a question: two places and whether there is a second one, TID 8, depth 1, what is wanted
-/// 1, and the size of pieces 8.
-const ASK: u64 = 2 * PLACE + 1 + 8 + 1 + 1 + 8;
-
-impl Answer {
-    /// Bytes that it takes on a link: what kind of answer it is 1, how many there are 4, and those.
-    fn size(&self) -> u64 {
-        5 + match self {
-            Answer::Whole(_) => TOTAL,
-            Answer::Pieces(pieces) => pieces.len() as u64 * (PLACE + TOTAL),
-            Answer::Records(entries) => entries.len() as u64 * ENTRY,
-        }
-    }
+/// Who is asked: what is to be known before the first question.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// The version of its file system.
+    pub version: u32,
+    /// The PFS.
+    pub pfs: Pfs,
 }
 
 /// How far a witness is, since it was last heard of.
@@ -209,6 +205,12 @@ pub type Tick<'t> = &'t mut dyn FnMut(Seen) -> Result<()>;
 
 /// One side: whoever can be asked about a PFS.
 pub trait Witness {
+    /// Questions that [`Witness::answer`] will be asked next: a witness that is elsewhere can begin
+    /// to look.
+    fn pose(&mut self, _asks: &[Ask]) -> Result<()> {
+        Ok(())
+    }
+
     /// An answer to each question, in their order. Errors are those of reading; damaged data is none.
     fn answer(&mut self, asks: &[Ask], tick: Tick<'_>) -> Result<Vec<Answer>>;
 }

@@ -52,8 +52,12 @@ pub struct SourcePfs {
     pub id: u16,
     /// Its record, as stored.
     pub data: PfsData,
-    /// The last TID that can be mirrored: the effective `sync_end_tid`.
+    /// The last TID that it is given up to.
     pub end: Tid,
+    /// The last TID that a target can have of it, if it is a master: its effective `sync_end_tid`. A
+    /// target that has more is of another past. Beside a writer `end` may be below it
+    /// ([`SourcePfs::beside_a_writer`]).
+    pub committed: Tid,
 }
 
 impl From<&Pfs> for SourcePfs {
@@ -62,6 +66,7 @@ impl From<&Pfs> for SourcePfs {
             id: pfs.id,
             data: pfs.data,
             end: pfs.sync_end,
+            committed: pfs.sync_end,
         }
     }
 }
@@ -75,13 +80,29 @@ impl SourcePfs {
         data.reserved03 = [0; MARK_SIZE];
         data
     }
+
+    /// Gives a master that somebody writes to no further than to what is irrevocable: the newest TID
+    /// of the view that is `from` or above, else the one before. A target that has more of it, and no
+    /// more than is committed, lacks nothing: the newest records were removed since. A slave goes as
+    /// far as it says.
+    pub fn beside_a_writer<F: Fetch + ?Sized>(
+        &mut self,
+        fetch: &mut F,
+        from: Tid,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        if !self.data.is_slave() {
+            self.end = newest(fetch, self.id, from, progress)?;
+        }
+        Ok(())
+    }
 }
 
 /// The last TID that a stream of PFS `pfs` may speak of while somebody writes to the volume: the
 /// newest one found in the view at or after `begin`, else the one before `begin`. What the header
 /// says next comes before it is irrevocable, and other PFSs' TIDs say nothing about this one. It lies
 /// before an operation that is not complete.
-pub fn newest<F: Fetch + ?Sized>(
+fn newest<F: Fetch + ?Sized>(
     fetch: &mut F,
     pfs: u16,
     begin: Tid,
@@ -209,6 +230,7 @@ mod tests {
             id: 1,
             data,
             end: Tid(end),
+            committed: Tid(end),
         }
     }
 

@@ -257,6 +257,7 @@ impl<R: Read> Session<'_, '_, R> {
             id,
             data: told,
             end: told.sync_end_tid(),
+            committed: told.sync_end_tid(),
         };
         let (now, progress) = ((self.edge.now)(), &mut *self.edge.progress);
         let (ready, taken_back) = ready::settle(store, id, &source, &identity, now, progress)?;

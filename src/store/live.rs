@@ -6,7 +6,11 @@
 //!
 //! Whatever is read later is proved before use, in this order: the raw layer-2 entries of the
 //! big-blocks touched, then the header, then the log's new records. The view has expired if
-//! * the log read so far does not reach the header's next_offset: records are missing;
+//! * the log read so far does not reach the header's next_offset: records are missing (where somebody
+//!   else went on with the log its numbers jump; what proves that nothing lies between stands in
+//!   [`super::undo`]'s `section`);
+//! * what is before the header's first_offset is nothing of it: the log was taken back, and goes on
+//!   otherwise;
 //! * the record before F or the one at F no longer has its number: the ring was written around;
 //! * a touched big-block is free, or was at some time since F: it may have been reused, and what
 //!   is written to reused space has no UNDO;
@@ -39,6 +43,8 @@ pub(super) struct Live {
     raw: VolumeHeader,
     /// Zone-2 address of the layer-2 array by the first address it describes.
     arrays: BTreeMap<u64, Offset>,
+    /// The first_offset that was last seen to lie in the log as it was read.
+    passed: Offset,
 }
 
 fn expired(why: impl std::fmt::Display) -> Error {
@@ -87,7 +93,12 @@ impl Live {
         if !scanner.has_reached(next) {
             return Err(expired("the log ends before the header says"));
         }
-        Ok((Live { raw: *raw, arrays }, scanner))
+        let live = Live {
+            raw: *raw,
+            arrays,
+            passed: Offset(raw.zone(Zone::UNDO).first_offset.get()),
+        };
+        Ok((live, scanner))
     }
 
     /// Proves that what was read from `touched` (zone-2 address, length) can be made part of the
@@ -112,14 +123,7 @@ impl Live {
         if !self.same_volumes(&header) {
             return Err(expired("the volume set or its version changed"));
         }
-        let next = Offset(header.zone(Zone::UNDO).next_offset.get());
-        extend_patiently(set, scanner, next)?;
-        if !scanner.has_reached(next) {
-            return Err(expired("the log ends before the header says"));
-        }
-        if scanner.is_sequenced() {
-            is_intact_patiently(set, scanner)?;
-        }
+        self.read_on(set, scanner, &header)?;
         if let Some(at) = free_now.first() {
             return Err(expired(format!("big-block {at} is free")));
         }
@@ -130,6 +134,39 @@ impl Live {
             return Err(expired(format!("big-block {} was freed", Offset(*at))));
         }
         Ok(())
+    }
+
+    /// Reads the log on to where `header`, read before, says that it is at least.
+    fn read_on(
+        &mut self,
+        set: &mut VolumeSet,
+        scanner: &mut Scanner,
+        header: &VolumeHeader,
+    ) -> Result<()> {
+        let undo = header.zone(Zone::UNDO);
+        let first = Offset(undo.first_offset.get());
+        let next = Offset(undo.next_offset.get());
+        extend(set, scanner, next)?;
+        while !scanner.has_reached(next) {
+            let read = scanner.extent().bytes;
+            flush(set)?;
+            if scanner.cross(&mut set.disks, first)? {
+                extend(set, scanner, next)?;
+            }
+            if scanner.extent().bytes == read {
+                return Err(expired("the log ends before the header says"));
+            }
+        }
+        if !scanner.is_sequenced() {
+            return Ok(());
+        }
+        if first != self.passed {
+            if !patiently(|| scanner.leads_to(&mut set.disks, first))? {
+                return Err(taken_back());
+            }
+            self.passed = first;
+        }
+        is_intact_patiently(set, scanner)
     }
 
     /// Those of `bigblocks` whose layer-2 entry on the device says free.
@@ -168,11 +205,34 @@ impl Live {
     }
 }
 
-/// Reads on, giving a record in the middle of being written the time to become whole.
-fn extend_patiently(set: &mut VolumeSet, scanner: &mut Scanner, next: Offset) -> Result<()> {
+/// Reads on in sequence.
+fn extend(set: &mut VolumeSet, scanner: &mut Scanner, next: Offset) -> Result<()> {
+    patiently(|| scanner.extend(&mut set.disks, next)).or_else(|error| {
+        if error.class() == Class::Other {
+            // More than a view can keep: another one has less to undo.
+            return Err(expired(error));
+        }
+        if error.fault().is_none() || !scanner.is_sequenced() {
+            return Err(error);
+        }
+        // What follows makes no sense: it may be nothing that follows what was read.
+        is_intact_patiently(set, scanner)?;
+        match scanner.is_as_read(&mut set.disks)? {
+            true => Err(error),
+            false => Err(taken_back()),
+        }
+    })
+}
+
+fn taken_back() -> Error {
+    expired("the log was taken back")
+}
+
+/// Does what meets records, giving one in the middle of being written the time to become whole.
+fn patiently<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
     let mut attempt = 0;
     loop {
-        match scanner.extend(&mut set.disks, next) {
+        match read() {
             Err(error) if error.fault().is_some() && attempt < RETRIES => {
                 attempt += 1;
                 std::thread::sleep(PAUSE);
@@ -192,7 +252,11 @@ fn is_intact_patiently(set: &mut VolumeSet, scanner: &mut Scanner) -> Result<()>
             Intact::Unclear => std::thread::sleep(PAUSE),
         }
     }
-    Err(expired("the log was written around its start"))
+    Err(written_around())
+}
+
+fn written_around() -> Error {
+    expired("the log was written around its start")
 }
 
 /// The root header as the device has it now.

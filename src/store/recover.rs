@@ -202,7 +202,8 @@ fn take_back_header(store: &mut Store, at: Offset) -> Result<()> {
 /// Makes the log go on in a block of its own. Its numbers jump, so that nothing that a crash left
 /// ahead can follow them. A volume can look clean and have such records: the crash lost the block
 /// that its log began with, and kept those behind. So every session jumps; on a clean volume the
-/// first checkpoint does it, and one that changes nothing writes nothing.
+/// first checkpoint does it, and one that changes nothing writes nothing. (A live view reads on across
+/// the jump: `undo::section` says why it may.)
 fn begin_block(store: &mut Store, is_clean: bool) -> Result<()> {
     if is_clean && store.append.pos.is_multiple_of(BLOCK) {
         store.first = store.append.pos;

@@ -5,6 +5,8 @@
 //! at that start: the first record met going forward wins. That is the same as applying all records
 //! newest first, and it goes on being right while a writer appends.
 
+mod section;
+
 use super::Disks;
 use super::overlay::{OVERLAY_MAX, Overlay};
 use crate::error::{Class, Error, Result};
@@ -12,6 +14,7 @@ use crate::format::freemap::{LAYER2_SPAN, Layer2};
 use crate::format::volume::VolumeHeader;
 use crate::format::{BIGBLOCK, BUFFER, Fault, Offset, Rule, Zone, fifo};
 use crate::io::{Buf, Bytes};
+use section::Section;
 use std::collections::HashSet;
 use std::mem::size_of;
 use std::sync::Arc;
@@ -215,7 +218,10 @@ pub(super) struct Scanner {
     /// Bytes from `first` to the end of the fillers behind `end`.
     reached: u64,
     records: u64,
+    /// Where the first record is, and its number.
+    opening: Option<(u64, u32)>,
     next_seq: u32,
+    section: Section,
     pub overlay: Overlay,
     pub freed: Freed,
 }
@@ -231,6 +237,7 @@ impl Scanner {
             scanner.before = before;
             scanner.first_seq = seq.wrapping_add(1);
             scanner.next_seq = scanner.first_seq;
+            scanner.section = Section::new((first, 0), scanner.first_seq);
         }
         Ok(scanner)
     }
@@ -254,7 +261,9 @@ impl Scanner {
             bytes: 0,
             reached: 0,
             records: 0,
+            opening: None,
             next_seq: 0,
+            section: Section::new((first, 0), 0),
             overlay: Overlay::default(),
             freed: Freed::default(),
         }
@@ -385,6 +394,8 @@ impl Scanner {
                 return Err(Error::new(Class::Other, text));
             }
         }
+        self.opening.get_or_insert((pos, number));
+        self.section.note(pos, &record);
         Ok((size, Some(true)))
     }
 
@@ -418,11 +429,8 @@ impl Scanner {
     /// ring has not been written around. Reads them anew.
     pub fn is_intact(&mut self, disks: &mut Disks) -> Result<Intact> {
         self.window.forget();
-        let mut expected = vec![(self.before, self.first_seq.wrapping_sub(1))];
-        if self.records > 0 {
-            expected.push((self.first, self.first_seq));
-        }
-        for (pos, seq) in expected {
+        let before = (self.before, self.first_seq.wrapping_sub(1));
+        for (pos, seq) in [Some(before), self.opening].into_iter().flatten() {
             match self.number_at(disks, pos)? {
                 Some(number) if number == seq => {}
                 Some(_) => return Ok(Intact::No),

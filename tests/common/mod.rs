@@ -2,13 +2,16 @@
 #![allow(dead_code)]
 
 pub mod build;
+pub mod busy;
 pub mod changing;
+pub mod companion;
 pub mod crash;
 pub mod far;
 pub mod fresh;
 pub mod golden;
 pub mod link;
 pub mod listing;
+pub mod live;
 pub mod loopdev;
 pub mod oracle;
 pub mod patch;

@@ -144,7 +144,7 @@ pub fn give(
     let mut view = view_of(disk);
     let found = pfs::load(&mut view, 1)?.ok_or_else(|| Error::usage("no PFS"))?;
     let mut source = SourcePfs::from(&found);
-    source.end = how.end;
+    (source.end, source.committed) = (how.end, how.end);
     let window = mirror::window::one_way(&source, Default::default(), None)?;
     let request = read::Request {
         pfs: source,

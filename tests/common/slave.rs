@@ -232,3 +232,17 @@ pub fn made_of(obj: i64, end: u64, tid: u64, blocks: std::ops::Range<i64>) -> Ve
     mrecord::append_mark(&mut out, Kind::Term);
     out
 }
+
+/// A stream of one batch up to `end` without work.
+pub fn idle(end: u64) -> Vec<u8> {
+    let mut pfs = PfsData::default_for([3; 16]);
+    pfs.sync_beg_tid.set(1);
+    pfs.sync_end_tid.set(end);
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        mrecord::append_pfsd(&mut out, &pfs, 0);
+    }
+    mrecord::append_mark(&mut out, Kind::Idle);
+    mrecord::append_mark(&mut out, Kind::Term);
+    out
+}

@@ -38,6 +38,7 @@ pub fn source<F: Fetch>(view: &mut F, id: u16, end: Tid) -> SourcePfs {
         id,
         data: PfsData::from_bytes(&bytes),
         end,
+        committed: end,
     }
 }
 

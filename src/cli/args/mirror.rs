@@ -2,7 +2,7 @@
 
 use super::super::size;
 use super::super::spec::Spec;
-use super::spec;
+use super::{RemoteArgs, spec};
 use crate::format::Tid;
 use clap::Args;
 use std::time::Duration;
@@ -66,6 +66,9 @@ pub struct MirrorStatusArgs {
     /// The PFSs; a slave's lag is known where its master is among them.
     #[arg(value_parser = spec(), value_name = "SPEC", required = true)]
     pub specs: Vec<Spec>,
+    /// How other machines are reached.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
 }
 
 /// Arguments of `mirror-verify`.
@@ -74,10 +77,13 @@ pub struct MirrorVerifyArgs {
     /// The source: a master, or a slave that has what the other has.
     #[arg(value_parser = spec(), value_name = "SRC")]
     pub source: Spec,
-    /// The slave.
+    /// The slave. Left out with -2: questions about SRC are answered then.
     #[arg(value_parser = spec(), value_name = "DST")]
-    pub target: Spec,
+    pub target: Option<Spec>,
     /// Read all data on both sides; else the CRCs that records carry stand for it where they can.
     #[arg(long)]
     pub data: bool,
+    /// How other machines are reached.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
 }

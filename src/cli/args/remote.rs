@@ -22,7 +22,8 @@ pub struct RemoteArgs {
 /// Arguments of `ssh-remote`.
 #[derive(Args, Clone, Debug)]
 pub struct SshRemoteArgs {
-    /// The directives that may be run: mirror-read, mirror-read-stream, mirror-write.
+    /// The directives that may be run: mirror-read, mirror-read-stream, mirror-write,
+    /// mirror-verify, mirror-status.
     #[arg(
         long,
         required = true,

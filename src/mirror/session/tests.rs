@@ -17,6 +17,7 @@ fn said(windows: &[Window], mut ends: &[Ended]) -> String {
         id: 1,
         data: PfsData::default_for([3; 16]),
         end: Tid(90),
+        committed: Tid(90),
     };
     let mut session = Session::one_way(pfs, Tid(90));
     let mut said = String::new();
@@ -79,7 +80,8 @@ fn converse(has: u64, ends: &[Ended], acked: &[u64], follows: bool) -> Result<St
     let mut pfs = SourcePfs {
         id: 1,
         data: PfsData::default_for([3; 16]),
-        end: Tid(95),
+        end: Tid(90),
+        committed: Tid(95),
     };
     pfs.data.sync_beg_tid.set(1);
     let mut slave = PfsData::default_for([3; 16]);
@@ -159,7 +161,8 @@ fn resumed(theirs: Capabilities, cursor: (i64, u64)) -> Result<Option<Resume>> {
     let mut pfs = SourcePfs {
         id: 1,
         data: PfsData::default_for([3; 16]),
-        end: Tid(95),
+        end: Tid(90),
+        committed: Tid(95),
     };
     pfs.data.sync_beg_tid.set(1);
     let mut slave = PfsData::default_for([3; 16]);
@@ -236,7 +239,8 @@ fn told_who(ends: &[(Ended, u64)]) -> String {
     let mut pfs = SourcePfs {
         id: 1,
         data: PfsData::default_for([3; 16]),
-        end: Tid(95),
+        end: Tid(90),
+        committed: Tid(95),
     };
     pfs.data.sync_beg_tid.set(1);
     let mut slave = PfsData::default_for([3; 16]);

@@ -1,7 +1,8 @@
 //! The questions that find every difference.
 
+use super::wire::{answer_size, asks_size};
 use super::{
-    ASK, Answer, Ask, Depth, Difference, Entry, How, Place, Range, Seen, Total, Wanted, Witness,
+    Answer, Ask, Depth, Difference, Entry, How, Place, Range, Seen, Total, Wanted, Witness,
 };
 use crate::error::{Class, Error, Result};
 use crate::format::Tid;
@@ -34,7 +35,7 @@ pub struct Report {
     pub data: bool,
     /// Questions asked about ranges, of both sides together.
     pub asked: u64,
-    /// Bytes of these questions and their answers: what a link to each side would carry.
+    /// Bytes of these questions and their answers: what links to both sides would carry.
     pub crossed: u64,
     /// Records that the slave does not have.
     pub missing: u64,
@@ -135,16 +136,18 @@ struct Work<'w, 'e> {
 }
 
 impl Work<'_, '_> {
+    fn asks(&self, ranges: &[Range], wanted: Wanted) -> Vec<Ask> {
+        let ask = |range: &Range| Ask {
+            range: *range,
+            as_of: self.report.as_of,
+            depth: self.depth,
+            wanted,
+        };
+        ranges.iter().map(ask).collect()
+    }
+
     fn ask(&mut self, side: usize, ranges: &[Range], wanted: Wanted) -> Result<Vec<Answer>> {
-        let asks: Vec<Ask> = ranges
-            .iter()
-            .map(|range| Ask {
-                range: *range,
-                as_of: self.report.as_of,
-                depth: self.depth,
-                wanted,
-            })
-            .collect();
+        let asks = self.asks(ranges, wanted);
         let (status, progress) = (&mut self.status, &mut *self.edge.progress);
         let mut tick = |seen: Seen| {
             status.items += seen.records;
@@ -157,8 +160,8 @@ impl Work<'_, '_> {
             return Err(contradiction("not one for each question"));
         }
         self.report.asked += asks.len() as u64;
-        self.report.crossed += asks.len() as u64 * ASK;
-        self.report.crossed += answers.iter().map(Answer::size).sum::<u64>();
+        self.report.crossed += asks_size(asks.len());
+        self.report.crossed += answers.iter().map(answer_size).sum::<u64>();
         Ok(answers)
     }
 
@@ -171,7 +174,12 @@ impl Work<'_, '_> {
         answers.into_iter().map(total).collect()
     }
 
+    /// Both sides' totals of a range; they look at it at the same time if they can.
     fn wholes(&mut self, range: Range) -> Result<[Total; 2]> {
+        let asks = self.asks(&[range], Wanted::Whole);
+        for side in &mut self.sides {
+            side.pose(&asks)?;
+        }
         let source = self.totals(0, &[range])?[0];
         let slave = self.totals(1, &[range])?[0];
         Ok([source, slave])
@@ -312,7 +320,7 @@ fn difference(source: Option<&Entry>, slave: Option<&Entry>) -> Option<Differenc
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::Digest;
     use super::*;
     use proptest::prelude::*;
@@ -320,9 +328,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// Records as a list of what they hold, and what the CRC says of it.
-    struct Listed {
-        records: BTreeMap<i64, (u8, u8)>,
-        lie: bool,
+    pub(in super::super) struct Listed {
+        pub records: Records,
+        pub lie: bool,
     }
 
     fn place(key: i64) -> Place {
@@ -380,7 +388,8 @@ mod tests {
         }
     }
 
-    type Records = BTreeMap<i64, (u8, u8)>;
+    /// What is at a key: the data, and its CRC.
+    pub(in super::super) type Records = BTreeMap<i64, (u8, u8)>;
 
     fn compare(source: &Records, slave: &Records, lie: bool) -> Result<(Report, Vec<(i64, How)>)> {
         let listed = |records: &Records, lie| Listed {

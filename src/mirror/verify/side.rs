@@ -1,12 +1,14 @@
 //! A PFS of a volume that is read here, as a witness.
 
+use super::wire::PARTS_MAX;
 use super::{Answer, Ask, Depth, Digest, Entry, Place, Range, Seen, Tick, Total, Wanted, Witness};
 use crate::btree::{AsOf, data, record};
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 use crate::format::mark::MARK_SIZE;
 use crate::format::node::LeafElement;
 use crate::format::record::{EntryHead, INODE_CRC_BYTES, PfsData, rt};
 use crate::format::{Key, Tid};
+use crate::mirror::lag::{Change, Changes, newest};
 use crate::store::Fetch;
 use sha2::{Digest as _, Sha256};
 use std::mem::offset_of;
@@ -14,52 +16,93 @@ use std::mem::offset_of;
 /// Records whose data is announced together, at most.
 const BATCH: usize = 128;
 
+/// Pictures that may expire one after the other before anything is read of them.
+const LOST_MAX: u32 = 8;
+
+/// What a side reads: one picture, or one after the other while somebody writes.
+pub trait Ground {
+    /// The picture.
+    fn fetch(&mut self) -> &mut dyn Fetch;
+
+    /// Takes another picture of the same PFS in place of one that has expired; `false` if it cannot.
+    fn renew(&mut self) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+impl<F: Fetch> Ground for F {
+    fn fetch(&mut self) -> &mut dyn Fetch {
+        self
+    }
+}
+
 /// A PFS of a volume that is read here.
+///
+/// Where a writer overtakes the picture, the next one goes on with the record behind the last one that
+/// was read: as of a TID that lies behind, both show the same records, but for what was removed without
+/// history in between.
 pub struct Side<'v> {
-    fetch: &'v mut dyn Fetch,
+    ground: &'v mut dyn Ground,
     pfs: u16,
     name: String,
 }
 
 impl<'v> Side<'v> {
-    /// PFS `pfs` of `fetch`; errors begin with `name`.
-    pub fn new(fetch: &'v mut dyn Fetch, pfs: u16, name: impl Into<String>) -> Side<'v> {
+    /// PFS `pfs` of what `ground` reads; errors begin with `name`.
+    pub fn new(ground: &'v mut dyn Ground, pfs: u16, name: impl Into<String>) -> Side<'v> {
         let name = name.into();
-        Side { fetch, pfs, name }
+        Side { ground, pfs, name }
     }
 
     fn one(&mut self, ask: &Ask, tick: Tick<'_>) -> Result<Answer> {
-        let mut walk = Walk::new(self.pfs, ask);
-        let mut sum = Sum::default();
-        let (mut pieces, mut entries) = (Vec::new(), Vec::new());
-        while let Some(batch) = walk.batch(&mut *self.fetch)? {
+        let mut told = Told::new(ask.wanted);
+        let mut lost = 0;
+        loop {
+            let before = told.last;
+            match self.look(ask, &mut told, &mut *tick) {
+                Ok(()) => return Ok(told.answer()),
+                Err(error) => {
+                    lost = if told.last == before { lost + 1 } else { 1 };
+                    self.again(error, lost)?;
+                }
+            }
+        }
+    }
+
+    /// Another picture where the last one expired, as did `lost` in a row.
+    fn again(&mut self, error: Error, lost: u32) -> Result<()> {
+        if error.class() != Class::Expired {
+            return Err(error);
+        }
+        if lost >= LOST_MAX {
+            let text = format!(
+                "writers overtook {lost} views in a row, faster than anything could be read of them: \
+                 try again once less is written"
+            );
+            return Err(error.context(text));
+        }
+        match self.ground.renew()? {
+            true => Ok(()),
+            false => Err(error),
+        }
+    }
+
+    /// Tells what the picture shows behind what has been told.
+    fn look(&mut self, ask: &Ask, told: &mut Told, tick: Tick<'_>) -> Result<()> {
+        let fetch = self.ground.fetch();
+        let mut walk = Walk::new(self.pfs, ask, told.last);
+        while let Some(batch) = walk.batch(fetch)? {
             let mut seen = Seen::default();
             for leaf in &batch {
-                let (entry, read) = entry(&mut *self.fetch, leaf, ask.depth)?;
+                let (entry, read) = entry(fetch, leaf, ask.depth)?;
                 seen.records += 1;
                 seen.bytes += read;
                 seen.object = entry.place.obj_id;
-                match ask.wanted {
-                    Wanted::Records => entries.push(entry),
-                    Wanted::Pieces(every) if sum.count >= every => {
-                        pieces.push(std::mem::take(&mut sum).piece());
-                        sum.add(&entry);
-                    }
-                    _ => sum.add(&entry),
-                }
+                told.add(entry)?;
             }
             tick(seen)?;
         }
-        Ok(match ask.wanted {
-            Wanted::Whole => Answer::Whole(sum.piece().1),
-            Wanted::Records => Answer::Records(entries),
-            Wanted::Pieces(_) => {
-                if sum.count > 0 {
-                    pieces.push(sum.piece());
-                }
-                Answer::Pieces(pieces)
-            }
-        })
+        Ok(())
     }
 }
 
@@ -67,6 +110,72 @@ impl Witness for Side<'_> {
     fn answer(&mut self, asks: &[Ask], tick: Tick<'_>) -> Result<Vec<Answer>> {
         let answers: Result<_> = asks.iter().map(|ask| self.one(ask, &mut *tick)).collect();
         answers.map_err(|error| error.context(&self.name))
+    }
+}
+
+impl Changes for Side<'_> {
+    fn newest(&mut self, first: Tid, last: Tid, tick: Tick<'_>) -> Result<Option<Change>> {
+        let mut lost = 0;
+        loop {
+            let found = newest(self.ground.fetch(), self.pfs, (first, last), &mut *tick);
+            let Err(error) = found else { return found };
+            lost += 1;
+            let again = self.again(error, lost);
+            again.map_err(|error| error.context(&self.name))?;
+        }
+    }
+}
+
+/// An answer in the making.
+struct Told {
+    wanted: Wanted,
+    sum: Sum,
+    pieces: Vec<(Place, Total)>,
+    entries: Vec<Entry>,
+    last: Option<Place>,
+}
+
+impl Told {
+    fn new(wanted: Wanted) -> Told {
+        Told {
+            wanted,
+            sum: Sum::default(),
+            pieces: Vec::new(),
+            entries: Vec::new(),
+            last: None,
+        }
+    }
+
+    /// Takes the next record. Errors: class `Protocol` where an answer would not end.
+    fn add(&mut self, entry: Entry) -> Result<()> {
+        self.last = Some(entry.place);
+        match self.wanted {
+            Wanted::Records => self.entries.push(entry),
+            Wanted::Pieces(every) if self.sum.count >= every => {
+                self.pieces.push(std::mem::take(&mut self.sum).piece());
+                self.sum.add(&entry);
+            }
+            _ => self.sum.add(&entry),
+        }
+        // The piece in the making is to come.
+        if self.entries.len().max(self.pieces.len() + 1) > PARTS_MAX {
+            let text = format!("asked for more than {PARTS_MAX} records or pieces at once");
+            return Err(Error::new(Class::Protocol, text));
+        }
+        Ok(())
+    }
+
+    fn answer(mut self) -> Answer {
+        match self.wanted {
+            Wanted::Whole => Answer::Whole(self.sum.piece().1),
+            Wanted::Records => Answer::Records(self.entries),
+            Wanted::Pieces(_) => {
+                if self.sum.count > 0 {
+                    self.pieces.push(self.sum.piece());
+                }
+                Answer::Pieces(self.pieces)
+            }
+        }
     }
 }
 
@@ -101,17 +210,21 @@ impl Sum {
 struct Walk {
     records: AsOf,
     range: Range,
+    /// A place whose records have been told, as have those before it.
+    told: Option<Place>,
     depth: Depth,
     over: bool,
 }
 
 impl Walk {
-    fn new(pfs: u16, ask: &Ask) -> Walk {
+    fn new(pfs: u16, ask: &Ask, told: Option<Place>) -> Walk {
         let range = ask.range;
+        let from = told.unwrap_or(range.from).in_pfs(pfs);
         let to = range.to.map_or(Key::pfs_max(pfs), |to| to.in_pfs(pfs));
         Walk {
-            records: AsOf::new(range.from.in_pfs(pfs), to, ask.as_of),
+            records: AsOf::new(from, to, ask.as_of),
             range,
+            told,
             depth: ask.depth,
             over: false,
         }
@@ -128,7 +241,10 @@ impl Walk {
                 self.over = true;
                 break;
             };
-            if [rt::CONFIG, rt::SNAPSHOT].contains(&leaf.base.rec_type.get()) {
+            let is_told = self
+                .told
+                .is_some_and(|told| Place::of(&leaf.base.key()) <= told);
+            if is_told || [rt::CONFIG, rt::SNAPSHOT].contains(&leaf.base.rec_type.get()) {
                 continue;
             }
             if is_read(&leaf, self.depth)

@@ -24,6 +24,41 @@ pub struct Ack {
     pub views: Vec<(u16, Tid, Digest)>,
 }
 
+/// What a slave acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub struct Said {
+    /// Writes and flushes before.
+    pub at: usize,
+    /// Writes and flushes that were asked for and not done yet.
+    pub under_way: usize,
+    /// Everything up to here.
+    pub tid: Tid,
+}
+
+/// That all which was written to any disk was flushed, and nothing but a flush came last, whenever
+/// something was `said`. `order` has every write and flush: its disk, and whether it is a flush.
+pub fn said_when_stable(order: &[(usize, bool)], said: &[Said]) -> std::result::Result<(), String> {
+    for Said { at, under_way, tid } in said {
+        let before = &order[..*at];
+        let unflushed = |disk: &usize| {
+            let last = before.iter().rfind(|(on, _)| on == disk);
+            last.is_some_and(|(_, is_flush)| !is_flush)
+        };
+        let disks = before.iter().map(|(disk, _)| *disk);
+        if *under_way > 0
+            || disks
+                .max()
+                .is_some_and(|most| (0..=most).any(|d| unflushed(&d)))
+        {
+            return Err(format!(
+                "{tid} was acknowledged after {at} writes and flushes, of which some were not stable \
+                 ({under_way} under way)"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Where a scenario runs.
 pub struct Stage<'a> {
     /// The volumes.
@@ -34,8 +69,8 @@ pub struct Stage<'a> {
     pub clock: Box<dyn Fn() -> usize + 'a>,
     /// What was acknowledged.
     pub acks: RefCell<Vec<Ack>>,
-    /// TIDs that a slave acknowledged, and after how many writes and flushes.
-    pub tids: RefCell<Vec<(usize, Tid)>>,
+    /// TIDs that a slave acknowledged.
+    pub said: RefCell<Vec<Said>>,
     /// Whether a write or flush has failed.
     pub failed: Box<dyn Fn() -> bool + 'a>,
 }
@@ -83,7 +118,7 @@ impl<'a> Stage<'a> {
             seed,
             clock: Box::new(clock),
             acks: RefCell::default(),
-            tids: RefCell::default(),
+            said: RefCell::default(),
             failed: Box::new(failed),
         }
     }
@@ -121,9 +156,18 @@ impl<'a> Stage<'a> {
         result
     }
 
-    /// Notes that a slave acknowledged `tid`.
+    /// Notes that a slave acknowledges `tid` now.
     pub fn ack_tid(&self, tid: Tid) {
-        self.tids.borrow_mut().push(((self.clock)(), tid));
+        let (at, under_way) = self.moment();
+        self.said.borrow_mut().push(Said { at, under_way, tid });
+    }
+
+    /// Writes and flushes so far, and those that were asked for and not done yet.
+    pub fn moment(&self) -> (usize, usize) {
+        let counts = self.disks.iter().map(SimDisk::counts);
+        let asked: u64 = counts.map(|counts| counts.writes + counts.flushes).sum();
+        let done = (self.clock)();
+        (done, usize::try_from(asked).expect("few") - done)
     }
 
     /// Notes that what `store` shows is durable; with `views` of these PFSs as of these TIDs.

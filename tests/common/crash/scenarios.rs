@@ -1,13 +1,14 @@
 //! The scenarios.
 
 use super::raw_ops::RawOps;
-use super::scenario::{Inspect, NOW, Scenario, Stage, base, options, readers};
+use super::scenario::{Inspect, NOW, Said, Scenario, Stage, base, options, readers};
 use super::state::{Digest, pfs_digest};
 use super::timeline::{Random, settled};
 use crate::common::build::{self, files::Content, files::Files, files::Object};
 use crate::common::slave::{self, SLAVE};
 use crate::common::streams;
 use mallet::error::{Class, Error};
+use mallet::format::mrecord::Body;
 use mallet::format::record::ObjType;
 use mallet::format::{ROOT_OBJ, Tid};
 use mallet::fs::ops::{Attributes, NewObject, Ops};
@@ -15,7 +16,8 @@ use mallet::fs::pfs;
 use mallet::io::sim::SimDisk;
 use mallet::mirror::ready::Identity;
 use mallet::mirror::window::{self, Asked};
-use mallet::mirror::write::{Edge, Event, Report, Request, write};
+use mallet::mirror::wire::Records;
+use mallet::mirror::write::{Edge, Report, Request, write};
 use mallet::mirror::{Clock, SourcePfs, Terms, copy, read, takeback};
 use mallet::progress::{Progress, Status};
 use mallet::store::{Store, StoreOptions, Txn, View, ViewOptions};
@@ -303,7 +305,7 @@ pub struct Mirroring {
     pub take_back: bool,
 }
 
-/// A slave filled and brought up to date by streams.
+/// A slave filled and brought up to date by streams, two-way: it acknowledges each batch.
 pub fn mirror(version: u32, seed: u64, how: Mirroring) -> Scenario {
     let (disk, tids) = master(version, seed, how.steps);
     let mut view = view_of(&disk);
@@ -325,6 +327,16 @@ pub fn mirror(version: u32, seed: u64, how: Mirroring) -> Scenario {
         streams.push(streams::stream(&mut view, &request, &mut ()).0);
         begin = Some(end.next());
     }
+    // Nothing new: what the slave says then is what it has.
+    let pfs = streams::source(&mut view, 1, *tids.last().expect("a step"));
+    let request = read::Request {
+        pfs,
+        window: window::one_way(&pfs, Asked { begin, end: None }, None).expect("a window"),
+        split: None,
+        accept_damage: false,
+        live: false,
+    };
+    streams.push(streams::stream(&mut view, &request, &mut ()).0);
     let uuid = slave::master_of(&streams[0]);
     let target = slave::volume(version, 104 << 20, |data| {
         data.shared_uuid = uuid;
@@ -403,15 +415,72 @@ fn apply(stage: &Stage<'_>, store: &mut Store, stream: &[u8], mut stop: StopAt) 
     let mut edge = Edge {
         now: &mut || NOW,
         progress: &mut stop,
-        events: &mut |event| {
-            if let Event::Acknowledged(tid, _) = event {
-                stage.ack_tid(*tid);
-            }
-            Ok(())
-        },
+        events: &mut |_| Ok(()),
         make: &mut |_, _| panic!("the slave is there"),
     };
-    write(store, stream, None, &request, &mut edge, &mut report)
+    let mut answers = Answers {
+        stage,
+        bytes: Vec::new(),
+        left: Vec::new(),
+    };
+    let ended = write(
+        store,
+        stream,
+        Some(&mut answers),
+        &request,
+        &mut edge,
+        &mut report,
+    );
+    let mut said = answers.finish();
+    match said.pop() {
+        Some(last) => assert!(report.acknowledged.is_none_or(|tid| tid == last)),
+        None => assert_eq!(report.acknowledged, None),
+    }
+    ended
+}
+
+/// The source's end of a session: notes when what the slave acknowledges leaves it.
+struct Answers<'a, 's> {
+    stage: &'a Stage<'s>,
+    bytes: Vec<u8>,
+    /// Up to which byte what left when.
+    left: Vec<(usize, (usize, usize))>,
+}
+
+impl std::io::Write for Answers<'_, '_> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.bytes.extend_from_slice(buf);
+        self.left.push((self.bytes.len(), self.stage.moment()));
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Answers<'_, '_> {
+    /// Tells the stage what was acknowledged, each when its first byte left.
+    fn finish(self) -> Vec<Tid> {
+        let (mut records, mut tids) = (Records::new(&self.bytes[..]), Vec::new());
+        loop {
+            let first = records.offset() as usize;
+            let Some(record) = records.next().expect("whole records") else {
+                return tids;
+            };
+            let left = self.left.iter().find(|(upto, _)| first < *upto);
+            let (_, (moment, under_way)) = *left.expect("a write that it was in");
+            if let Body::Update(tid) = record.body {
+                let said = Said {
+                    at: moment,
+                    under_way,
+                    tid: Tid(tid),
+                };
+                self.stage.said.borrow_mut().push(said);
+                tids.push(Tid(tid));
+            }
+        }
+    }
 }
 
 /// Space filled to the last, given back and filled again.

@@ -2,13 +2,15 @@
 //! is, and must be one of the states that were committed.
 
 use super::super::oracle;
-use super::scenario::{Ack, NOW, Scenario, Stage, options, readers, volumes};
+use super::scenario::{
+    Ack, NOW, Said, Scenario, Stage, options, readers, said_when_stable, volumes,
+};
 use super::state::{Digest, Plain, digest, pfs_digest, short};
 use super::timeline::{Epoch, Plan, Recorder, Timeline};
 use mallet::check::{self, Finding, Severity};
 use mallet::format::Tid;
 use mallet::fs::recover;
-use mallet::io::sim::{Counts, SimDisk};
+use mallet::io::sim::{Counts, Event, SimDisk};
 use mallet::store::{Store, View, ViewOptions};
 use std::collections::{HashMap, HashSet};
 
@@ -34,6 +36,8 @@ pub struct Tally {
     pub committed: usize,
     /// Flushes.
     pub flushes: usize,
+    /// Acknowledgements of a slave.
+    pub said: usize,
 }
 
 impl std::ops::AddAssign for Tally {
@@ -42,6 +46,7 @@ impl std::ops::AddAssign for Tally {
         self.nested += other.nested;
         self.committed += other.committed;
         self.flushes += other.flushes;
+        self.said += other.said;
     }
 }
 
@@ -51,8 +56,8 @@ pub struct Recorded {
     pub timeline: Timeline,
     /// What was acknowledged.
     pub acks: Vec<Ack>,
-    /// TIDs that a slave acknowledged, and when.
-    pub tids: Vec<(usize, Tid)>,
+    /// TIDs that a slave acknowledged.
+    pub said: Vec<Said>,
     /// What each disk was asked for.
     pub counts: Vec<Counts>,
 }
@@ -64,14 +69,18 @@ pub fn record(scenario: &Scenario) -> Recorded {
     let stage = Stage::new(disks, scenario.seed, || recorder.now(), || false);
     let result = (scenario.run)(&stage);
     result.unwrap_or_else(|e| panic!("{} seed {}: {e}", scenario.name, scenario.seed));
-    let (acks, tids) = (stage.acks.take(), stage.tids.take());
+    let (acks, said) = (stage.acks.take(), stage.said.take());
     let counts = stage.disks.iter().map(SimDisk::counts).collect();
     drop(stage);
     let timeline = recorder.finish();
+    let order = timeline.events.iter();
+    let order: Vec<_> = order.map(|(disk, e)| (*disk, *e == Event::Flush)).collect();
+    said_when_stable(&order, &said)
+        .unwrap_or_else(|e| panic!("{} seed {}: {e}", scenario.name, scenario.seed));
     Recorded {
         timeline,
         acks,
-        tids,
+        said,
         counts,
     }
 }
@@ -81,14 +90,14 @@ pub fn crash(scenario: &Scenario, effort: Effort) -> Tally {
     let Recorded {
         timeline,
         acks,
-        tids,
+        said,
         ..
     } = record(scenario);
     let mut trial = Trial {
         scenario,
         effort,
         acks: &acks,
-        tids: &tids,
+        said: &said,
         floor: Tid::ZERO,
         seen: HashMap::new(),
         checked: HashSet::new(),
@@ -99,6 +108,7 @@ pub fn crash(scenario: &Scenario, effort: Effort) -> Tally {
     };
     timeline.epochs(|epoch| trial.epoch(epoch));
     assert_eq!(trial.acked, acks.len(), "every acknowledgement was met");
+    trial.tally.said = said.len();
     trial.tally
 }
 
@@ -106,7 +116,7 @@ struct Trial<'a> {
     scenario: &'a Scenario,
     effort: Effort,
     acks: &'a [Ack],
-    tids: &'a [(usize, Tid)],
+    said: &'a [Said],
     /// What the slave has acknowledged.
     floor: Tid,
     /// Committed states that were looked at in full, and what was acknowledged then.
@@ -234,8 +244,8 @@ impl Trial<'_> {
     /// The committed state changes in one order, once an operation unless that is large, and an
     /// acknowledged state is there.
     fn order(&mut self, epoch: &Epoch, ends: &[Digest; 2]) {
-        let said = self.tids.iter().filter(|(at, _)| *at <= epoch.cut);
-        self.floor = said.map(|(_, tid)| *tid).max().unwrap_or(Tid::ZERO);
+        let said = self.said.iter().filter(|said| said.at <= epoch.cut);
+        self.floor = said.map(|said| said.tid).max().unwrap_or(Tid::ZERO);
         // What came before is what is stable now.
         if self.last.is_some_and(|last| last != ends[0]) {
             self.since_ack += 1;

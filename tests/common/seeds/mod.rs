@@ -1,6 +1,7 @@
 //! Takes the seeds of the fuzz corpora out of the golden volumes and streams: single structures,
 //! read straight from the device, without any of the code they will test but the types.
 
+mod questions;
 mod tables;
 
 use super::common::golden;
@@ -113,6 +114,8 @@ pub fn from_golden(golden_dir: &Path) -> Vec<Seed> {
     apply_seeds(&mut seeds);
     let tables = tables::seeds().into_iter();
     seeds.extend(tables.map(|(name, bytes)| ("probe", name.to_owned(), bytes)));
+    let said = questions::seeds().into_iter();
+    seeds.extend(said.map(|(name, bytes)| ("questions", name.to_owned(), bytes)));
     seeds
 }
 

@@ -216,11 +216,7 @@ fn streams(view: &mut View, choice: u64) {
         Err(error) => return media_error(error),
     };
     for pfs in table.iter().take(TREES_MAX) {
-        let source = SourcePfs {
-            id: pfs.id,
-            data: pfs.data,
-            end: pfs.sync_end,
-        };
+        let source = SourcePfs::from(pfs);
         let begin = (choice & 1 == 1).then_some(Tid(0x1_0000_8000 + (choice << 8)));
         let asked = Asked { begin, end: None };
         let Ok(window) = window::one_way(&source, asked, None) else {

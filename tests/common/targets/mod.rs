@@ -11,6 +11,7 @@ pub mod base;
 pub mod image;
 pub mod media;
 pub mod probe;
+pub mod questions;
 pub mod stream;
 
 /// A target: its name, which is also that of its corpus, and what it does.
@@ -26,6 +27,7 @@ pub const ALL: &[Target] = &[
     ("image", image::image),
     ("probe", probe::probe),
     ("apply", apply::apply),
+    ("questions", questions::questions),
 ];
 
 /// Versions that differ in how sums are read: CRC-32 only, and both kinds.
