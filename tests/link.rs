@@ -403,7 +403,14 @@ fn anything_at_random() {
         let mut random = Random(seed << 8);
         let mut slave = world.slave.clone();
         for _ in 0..1 + random.below(4) {
-            let how = how(random.next(), world.tids[1 + random.below(3) as usize]);
+            // Mostly the same two ends.
+            let how = How {
+                announces: match random.below(8) {
+                    0 => how(random.next(), world.end()).announces,
+                    _ => how(seed, world.end()).announces,
+                },
+                ..how(random.next(), world.tids[1 + random.below(3) as usize])
+            };
             let trouble = |random: &mut Random| {
                 let (way, at) = match random.below(3) {
                     0 => (Way::Back, random.below(800)),
