@@ -10,7 +10,7 @@ use common::busy::{Busy, MASTER};
 use common::crash::state::{Digest, pfs_digest, short};
 use common::crash::timeline::Random;
 use common::crash::trial::checked;
-use common::tally::Tally;
+use common::tally::{Acks, Still, Tally, Told};
 use common::{fresh, oracle};
 use mallet::error::{Class, Error, Result};
 use mallet::format::volume::VolumeHeader;
@@ -20,15 +20,14 @@ use mallet::fs::pfs_ops::{self, Kind, NewPfs, Settings};
 use mallet::fs::recover;
 use mallet::io::Device;
 use mallet::io::sim::{Event as Done, SimDisk, Survive};
-use mallet::mirror::copy::{self, Edge, Event, Group, Origin, Place, Request};
+use mallet::mirror::copy::{self, Edge, Group, Origin, Place, Request};
 use mallet::mirror::ready::Identity;
-use mallet::mirror::{Clock, SourcePfs, Terms};
+use mallet::mirror::{SourcePfs, Terms};
 use mallet::progress::{Progress, Status};
 use mallet::store::{Fetch, Store, StoreOptions, View, ViewOptions, VolumeSet};
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// Passes with one master.
 const PASSES: u64 = 40;
@@ -36,15 +35,6 @@ const PASSES: u64 = 40;
 const SLAVE: u16 = 3;
 /// Writes that a device holds back, and may do in another order, at most.
 const HELD: usize = 8;
-
-struct Still;
-
-impl Clock for Still {
-    fn now(&mut self) -> Duration {
-        Duration::ZERO
-    }
-    fn sleep(&mut self, _: Duration) {}
-}
 
 /// Ends a pass at a call.
 struct After(u64);
@@ -299,9 +289,6 @@ impl Slave {
         found.expect("the slave").data.sync_end_tid()
     }
 }
-
-/// What a slave acknowledged in a pass: its index, the TID.
-type Acks = Vec<(usize, Tid)>;
 
 struct Scenario {
     seed: u64,
@@ -590,29 +577,6 @@ fn first_offset(disk: &SimDisk) -> u64 {
     let header = VolumeHeader::from_prefix(&bytes).expect("a header");
     let first = header.zone(Zone::UNDO).first_offset.get();
     mallet::format::Offset(first).long()
-}
-
-/// What a copy told.
-#[derive(Debug, Default)]
-struct Told {
-    acks: Acks,
-    resumed: u64,
-    taken_back: u64,
-    error: Option<Error>,
-}
-
-impl Told {
-    fn hear(&mut self, event: &Event<'_>, chosen: &[usize]) {
-        match event {
-            Event::Acknowledged(at, tid, _) => self.acks.push((chosen[*at], *tid)),
-            Event::Resumed(..) => self.resumed += 1,
-            Event::TakenBack(..) => self.taken_back += 1,
-            Event::Withheld(..) | Event::Damage(_) => {
-                panic!("damage where there is none: {event:?}")
-            }
-            _ => {}
-        }
-    }
 }
 
 fn scenario(seed: u64) -> Tally {

@@ -1,6 +1,10 @@
 //! What came of many passes beside a writer.
 
 use mallet::Error;
+use mallet::format::Tid;
+use mallet::mirror::Clock;
+use mallet::mirror::copy::Event;
+use std::time::Duration;
 
 /// What came of all passes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,4 +85,41 @@ impl Tally {
         };
         *count += 1;
     }
+}
+
+/// Acknowledgements: of which slave, and as of what.
+pub type Acks = Vec<(usize, Tid)>;
+
+/// What a copy told.
+#[derive(Debug, Default)]
+pub struct Told {
+    pub acks: Acks,
+    pub resumed: u64,
+    pub taken_back: u64,
+    pub error: Option<Error>,
+}
+
+impl Told {
+    /// Takes notice of what happens in a copy to the `chosen` slaves.
+    pub fn hear(&mut self, event: &Event<'_>, chosen: &[usize]) {
+        match event {
+            Event::Acknowledged(at, tid, _) => self.acks.push((chosen[*at], *tid)),
+            Event::Resumed(..) => self.resumed += 1,
+            Event::TakenBack(..) => self.taken_back += 1,
+            Event::Withheld(..) | Event::Damage(_) => {
+                panic!("damage where there is none: {event:?}")
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A clock that stands still.
+pub struct Still;
+
+impl Clock for Still {
+    fn now(&mut self) -> Duration {
+        Duration::ZERO
+    }
+    fn sleep(&mut self, _: Duration) {}
 }
