@@ -10,9 +10,10 @@ use common::busy::{Busy, MASTER};
 use common::crash::state::{Digest, pfs_digest, short};
 use common::crash::timeline::Random;
 use common::crash::trial::checked;
-use common::tally::{Acks, Still, Tally, Told};
+use common::streams::{After, Still};
+use common::tally::{Acks, Tally, Told};
 use common::{fresh, oracle};
-use mallet::error::{Class, Error, Result};
+use mallet::error::{Class, Result};
 use mallet::format::volume::VolumeHeader;
 use mallet::format::{Tid, Zone};
 use mallet::fs::pfs;
@@ -23,7 +24,6 @@ use mallet::io::sim::{Event as Done, SimDisk, Survive};
 use mallet::mirror::copy::{self, Edge, Group, Origin, Place, Request};
 use mallet::mirror::ready::Identity;
 use mallet::mirror::{SourcePfs, Terms};
-use mallet::progress::{Progress, Status};
 use mallet::store::{Fetch, Store, StoreOptions, View, ViewOptions, VolumeSet};
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -35,19 +35,6 @@ const PASSES: u64 = 40;
 const SLAVE: u16 = 3;
 /// Writes that a device holds back, and may do in another order, at most.
 const HELD: usize = 8;
-
-/// Ends a pass at a call.
-struct After(u64);
-
-impl Progress for After {
-    fn at(&mut self, _: &Status) -> Result<()> {
-        self.0 = match self.0 {
-            0 => return Err(Error::new(Class::Interrupted, "enough")),
-            left => left - 1,
-        };
-        Ok(())
-    }
-}
 
 fn volumes(disk: &SimDisk, seed: u64) -> VolumeSet {
     let device: Box<dyn Device> = Box::new(disk.device(seed));

@@ -9,20 +9,21 @@ use common::crash::timeline::Random;
 use common::golden;
 use common::live::{Event, Log, digest, truth, view};
 use common::slave::{self, NOW, SLAVE};
+use common::streams::Still;
 use mallet::error::{Class, Error, Result};
 use mallet::format::Tid;
 use mallet::fs::pfs;
 use mallet::io::sim::{SimDisk, Step};
 use mallet::mirror::copy::{Edge, Group, Origin, Place, Request, copy};
 use mallet::mirror::ready::Identity;
-use mallet::mirror::{Clock, SourcePfs, Terms};
+use mallet::mirror::{SourcePfs, Terms};
 use mallet::store::{Store, View};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The master's number.
 const MASTER: u16 = 1;
@@ -64,15 +65,6 @@ impl Kernel {
 
 fn disk(start: &Path) -> SimDisk {
     SimDisk::over(File::open(start).expect("the start image")).expect("a disk")
-}
-
-struct Still;
-
-impl Clock for Still {
-    fn now(&mut self) -> Duration {
-        Duration::ZERO
-    }
-    fn sleep(&mut self, _: Duration) {}
 }
 
 /// What became of passes.

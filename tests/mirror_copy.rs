@@ -8,46 +8,24 @@ use common::listing;
 use common::slave::{
     NOW, SLAVE, assert_sound, assert_sound_but, fresh, store, synced, view, visible,
 };
-use mallet::error::{Class, Error, Result};
+use common::streams::{After, Still};
+use mallet::error::{Class, Result};
 use mallet::format::record::PfsData;
 use mallet::format::{Rule, Tid};
 use mallet::fs::pfs::{self, Pfs};
 use mallet::io::sim::SimDisk;
 use mallet::mirror::copy::{Edge, Event, Group, Origin, Place, Report, Request, copy};
 use mallet::mirror::ready::Identity;
-use mallet::mirror::{Clock, SourcePfs, Terms};
-use mallet::progress::{Progress, Status};
+use mallet::mirror::{SourcePfs, Terms};
+use mallet::progress::Progress;
 use mallet::store::{Store, View};
 use std::path::Path;
-use std::time::Duration;
 
 const MASTERS: [&str; 3] = [
     "mirror/master-5.img",
     "mirror/master-10.img",
     "mirror/master-20.img",
 ];
-
-struct Still;
-
-impl Clock for Still {
-    fn now(&mut self) -> Duration {
-        Duration::ZERO
-    }
-    fn sleep(&mut self, _: Duration) {}
-}
-
-/// Ends an operation at a call.
-struct After(u32);
-
-impl Progress for After {
-    fn at(&mut self, _: &Status) -> Result<()> {
-        self.0 = match self.0 {
-            0 => return Err(Error::new(Class::Interrupted, "enough")),
-            left => left - 1,
-        };
-        Ok(())
-    }
-}
 
 fn master(dir: &Path, name: &str) -> View {
     listing::view(&[golden::file(dir, name)])
@@ -115,7 +93,13 @@ fn copy_to(master: &mut View, disks: &[&SimDisk], group: Group, calls: u32) -> (
         .map(|store| Place { store, pfs: SLAVE })
         .collect();
     let mut origin = Origin::Apart(master);
-    let (report, told) = run(&mut origin, disks, &places, &request, &mut After(calls));
+    let (report, told) = run(
+        &mut origin,
+        disks,
+        &places,
+        &request,
+        &mut After(calls.into()),
+    );
     (report.expect("slaves that fit"), told)
 }
 

@@ -243,6 +243,9 @@ fn what_cannot_pass_ends_the_stream() {
         let stream = Running::stream(&place, "said", &["mirror-stream", &from, &to]);
         assert_eq!(stream.ended(), 3, "{from} {to}");
     }
+    let (from, to) = ends(&place, "host")[0].clone();
+    let twice = place.run(&["mirror-stream", &from, &to, &to]);
+    assert_eq!(status(&twice), 2, "{}", err(&twice));
     // What may pass is tried so often.
     let (from, nowhere) = (place.spec("master"), place.far("host", "nowhere"));
     let words = ["mirror-stream", "--retries", "2", &from, &nowhere];

@@ -9,6 +9,7 @@ use common::golden;
 use common::listing;
 use common::program::{copy_to, err, events, out, patch, run, status, text};
 use common::slave::{NOW, SLAVE, fresh, store, synced, view};
+use common::streams::Still;
 use mallet::btree::put::{self, NewRecord};
 use mallet::btree::{AsOf, Editor, good_data};
 use mallet::error::{Class, Error, Result};
@@ -25,22 +26,12 @@ use mallet::mirror::ready::Identity;
 use mallet::mirror::verify::{
     Ask, Depth, Difference, Edge, Ground, How, Range, Report, Side, Wanted, Witness as _, verify,
 };
-use mallet::mirror::{Clock, SourcePfs, Terms};
+use mallet::mirror::{SourcePfs, Terms};
 use mallet::store::{Fetch, NodeRef, Txn, View};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::Duration;
-
-struct Still;
-
-impl Clock for Still {
-    fn now(&mut self) -> Duration {
-        Duration::ZERO
-    }
-    fn sleep(&mut self, _: Duration) {}
-}
 
 /// Brings the slave on `disk` up to PFS `id` of `master`.
 fn follow(master: &mut View, id: u16, disk: &SimDisk) {

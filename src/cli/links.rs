@@ -3,7 +3,7 @@
 
 use super::args::MirrorStreamArgs;
 use super::mirror::Wall;
-use super::remote::{Ends, worst};
+use super::remote::{Ends, apart, worst};
 use super::spec::Spec;
 use super::stream::{Trouble, tell};
 use super::{Context, Exit, Outcome, errors};
@@ -23,13 +23,7 @@ pub(super) fn everywhere(
     here: impl FnOnce(&[Spec]) -> Outcome,
     cx: &Context,
 ) -> Outcome {
-    let is_remote = |spec: &Spec| matches!(spec, Spec::Remote(_));
-    let from_there = is_remote(&args.source);
-    let (far, near): (Vec<&Spec>, Vec<&Spec>) = args
-        .targets
-        .iter()
-        .partition(|target| from_there || is_remote(target));
-    let near: Vec<Spec> = near.into_iter().cloned().collect();
+    let (near, far) = apart(&args.source, &args.targets)?;
     thread::scope(|scope| {
         let links: Vec<_> = far
             .into_iter()
@@ -51,21 +45,24 @@ fn linked(args: &MirrorStreamArgs, target: &Spec, cx: &Context) -> Outcome {
     loop {
         let start = Instant::now();
         let outcome = ends.copy(&args.source, target);
-        if cx.stop().load(Ordering::Relaxed) {
+        let is_lost = match &outcome {
+            Ok(exit) => matches!(exit, Exit::Done | Exit::Interrupted),
+            Err(error) => may_pass(errors::class_of(error)),
+        };
+        if is_lost && cx.stop().load(Ordering::Relaxed) {
             // It was asked to end, and that is what it did.
             return Ok(Exit::Done);
         }
-        cx.goes_on()?;
+        if is_lost {
+            cx.goes_on()?;
+        }
         let error = match outcome {
             // The source's end was told to end, here or there.
             Ok(Exit::Done | Exit::Interrupted) => {
                 Error::new(Class::Protocol, "the other end has ended the stream")
             }
-            Ok(exit) => return Ok(exit),
-            Err(error) if may_pass(errors::class_of(&error)) => {
-                Error::new(errors::class_of(&error), errors::text_of(&error))
-            }
-            Err(error) => return Err(error),
+            Err(error) if is_lost => Error::new(errors::class_of(&error), errors::text_of(&error)),
+            other => return other,
         };
         if start.elapsed() >= LASTING {
             trouble = Trouble::default();

@@ -36,18 +36,31 @@ pub fn everywhere(
     here: impl FnOnce(&[Spec]) -> Outcome,
     cx: &Context,
 ) -> Outcome {
+    let (near, far) = apart(&args.source, &args.targets)?;
+    let ours = (!near.is_empty()).then(|| here(&near));
+    let ends = Ends::new(&args.remote, None, cx);
+    let theirs = far
+        .into_iter()
+        .map(|target| ends.copy(&args.source, target));
+    worst(ours.into_iter().chain(theirs), cx)
+}
+
+/// The slaves that are served together on this machine, and those that take a link each. Errors: class
+/// `Usage` for a link that is named twice.
+pub(super) fn apart<'a>(source: &Spec, targets: &'a [Spec]) -> Result<(Vec<Spec>, Vec<&'a Spec>)> {
     let is_remote = |spec: &Spec| matches!(spec, Spec::Remote(_));
-    let from_there = is_remote(&args.source);
-    let (far, near): (Vec<&Spec>, Vec<&Spec>) = args
-        .targets
+    let from_there = is_remote(source);
+    let (far, near): (Vec<&Spec>, Vec<&Spec>) = targets
         .iter()
         .partition(|target| from_there || is_remote(target));
-    let near: Vec<Spec> = near.into_iter().cloned().collect();
-    let ours = (!near.is_empty()).then(|| here(&near));
-    let far = far.into_iter();
-    let ends = Ends::new(&args.remote, None, cx);
-    let theirs = far.map(|target| ends.copy(&args.source, target));
-    worst(ours.into_iter().chain(theirs), cx)
+    let twice = far
+        .iter()
+        .enumerate()
+        .find(|(at, target)| far[..*at].contains(target));
+    if let Some((_, target)) = twice {
+        return Err(Error::usage(format!("{target} is named twice")));
+    }
+    Ok((near.into_iter().cloned().collect(), far))
 }
 
 /// Of several outcomes the one with the highest status; the errors of others are said here.

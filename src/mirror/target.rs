@@ -307,8 +307,8 @@ impl Target {
                 ),
             ));
         }
-        // After a batch that was not acknowledged, its end is where the next one begins.
-        if self.withheld {
+        // One-way, the next batch begins where one ends that was not acknowledged.
+        if self.withheld && !self.two_way {
             return Ok(());
         }
         // A begin that is the master's own floor, as the original always has it, says nothing.
@@ -511,6 +511,30 @@ mod tests {
             beats(&mut target);
             target.take(&Body::Term).unwrap();
             assert!(target.take(&Body::Alive).is_err(), "after TERM");
+        }
+    }
+
+    /// A two-way source has been told where the slave stands: a batch that was not acknowledged is no
+    /// excuse for a gap.
+    #[test]
+    fn two_way_gaps() {
+        let (floor, slave) = (pfs(3, 1, 60, 0), pfs(3, 1, 50, PfsData::SLAVE));
+        for (two_way, begin, fits) in [(true, 51, true), (true, 61, false), (false, 61, true)] {
+            let mut target = Target::new(false, two_way);
+            for (begin, mark) in [(51, Body::Idle), (begin, Body::Sync)] {
+                target.take(&pfsd(floor)).expect("a PFSD");
+                let slave = Slave { id: 2, data: slave };
+                target.slave(slave).expect("a slave");
+                target.take(&pfsd(pfs(3, begin, 70, 0))).expect("a PFSD");
+                let applied = target.take(&record(false));
+                assert!(applied.is_ok() == (begin == 51 || fits), "{begin}");
+                if applied.is_ok() {
+                    target.take(&mark).expect("a mark");
+                }
+            }
+            if fits {
+                assert_eq!(target.may_acknowledge(), two_way, "{begin}");
+            }
         }
     }
 

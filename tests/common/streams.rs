@@ -1,13 +1,14 @@
 //! Reading streams in tests.
 
 use mallet::btree::{good_data, lookup};
+use mallet::error::{Class, Error, Result};
 use mallet::format::record::{PfsData, rt};
 use mallet::format::{Key, Localization, ROOT_OBJ, Tid};
 use mallet::io::{OpenOptions, open};
 use mallet::mirror::read::Output;
 use mallet::mirror::wire::{Records, Sink};
 use mallet::mirror::{Clock, Edge, Event, Report, Request, SourcePfs, run};
-use mallet::progress::Progress;
+use mallet::progress::{Progress, Status};
 use mallet::store::{Fetch, View, ViewOptions, VolumeSet};
 use std::path::Path;
 use std::time::Duration;
@@ -20,6 +21,19 @@ impl Clock for Still {
         Duration::ZERO
     }
     fn sleep(&mut self, _: Duration) {}
+}
+
+/// Ends an operation at a call.
+pub struct After(pub u64);
+
+impl Progress for After {
+    fn at(&mut self, _: &Status) -> Result<()> {
+        self.0 = match self.0 {
+            0 => return Err(Error::new(Class::Interrupted, "enough")),
+            left => left - 1,
+        };
+        Ok(())
+    }
 }
 
 pub fn view(path: &Path) -> View {

@@ -2,9 +2,7 @@
 
 use mallet::Error;
 use mallet::format::Tid;
-use mallet::mirror::Clock;
 use mallet::mirror::copy::Event;
-use std::time::Duration;
 
 /// What came of all passes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -112,14 +110,4 @@ impl Told {
             _ => {}
         }
     }
-}
-
-/// A clock that stands still.
-pub struct Still;
-
-impl Clock for Still {
-    fn now(&mut self) -> Duration {
-        Duration::ZERO
-    }
-    fn sleep(&mut self, _: Duration) {}
 }
