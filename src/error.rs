@@ -62,6 +62,8 @@ pub struct Error {
     text: String,
     source: Option<io::Error>,
     fault: Option<Box<Fault>>,
+    /// Whether it is about everything that could be read, not about what was.
+    whole: bool,
 }
 
 impl Error {
@@ -72,6 +74,7 @@ impl Error {
             text: text.into(),
             source: None,
             fault: None,
+            whole: false,
         }
     }
 
@@ -85,6 +88,7 @@ impl Error {
             text: what.into(),
             source: Some(source),
             fault: None,
+            whole: false,
         }
     }
 
@@ -120,10 +124,16 @@ impl Error {
         self
     }
 
+    /// The same error, about everything that could be read: no scan passes over it.
+    pub fn of_all(mut self) -> Error {
+        self.whole = true;
+        self
+    }
+
     /// Whether the medium's contents (not the request, not the host) are at fault, or the medium
     /// could not be read: what a scan may report and pass over.
     pub fn is_media(&self) -> bool {
-        matches!(self.class, Class::Damage | Class::Io)
+        matches!(self.class, Class::Damage | Class::Io) && !self.whole
     }
 }
 
@@ -134,6 +144,7 @@ impl From<Fault> for Error {
             text: fault.to_string(),
             source: None,
             fault: Some(Box::new(fault)),
+            whole: false,
         }
     }
 }

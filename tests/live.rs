@@ -234,6 +234,26 @@ fn a_torn_record_is_waited_for() {
     assert_eq!(error.class(), Class::Damage, "{error}");
 }
 
+/// Where the log stays broken nothing is proved any more: that is no damage of what was to be read, and
+/// a scan does not pass over it.
+#[test]
+fn a_broken_log_is_no_damage_of_records() {
+    let Some(dir) = golden::dir() else { return };
+    let (disk, mut view) = fresh_view(&dir);
+    let end = view.undone().end;
+    let ring = Offset(view.header().undo_array[0].get());
+    let sector = device_offset(&view, ring) + end.next_multiple_of(512);
+    let whole = disk.read(sector, 512).expect("a sector");
+    disk.write(sector, &[0xAA; 512]).expect("a sector");
+    for _ in 0..2 {
+        let error = digest(&mut view, Tid::MAX).expect_err("a broken log");
+        assert_eq!(error.class(), Class::Damage, "{error}");
+        assert!(!error.is_media(), "{error}");
+        // Too late.
+        disk.write(sector, &whole).expect("a sector");
+    }
+}
+
 /// A symlink whose target had not been flushed with its inode is what the kernel leaves: listed with
 /// an error, as the kernel's own listing has it, and no damage.
 #[test]

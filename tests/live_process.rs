@@ -71,6 +71,8 @@ fn follow(folder: &Path, seed: u64, master: &Path, slave: &Path) -> Tally {
             assert!(ended.is_none(), "seed {seed}: it ended: {}", said());
             thread::sleep(Duration::from_millis(50));
         }
+        let passes = acknowledged(&fs::read_to_string(&events).expect("events")).len();
+        assert!(passes >= PASSES, "seed {seed}: {passes} passes: {}", said());
         let pid = Pid::from_raw(stream.0.id().try_into().expect("a pid"));
         kill(pid, Signal::SIGTERM).expect("it is ours");
         let ended = stream.0.wait().expect("a child");

@@ -327,6 +327,57 @@ fn a_later_master_continues() {
 }
 
 /// What another state of the master left is taken back before anything else.
+/// A source that was restored from an older copy, master or slave, does not go on with what it gave
+/// before: it cannot give the rest of that.
+#[test]
+fn a_restored_source_does_not_continue() {
+    let Some(dir) = golden::dir() else { return };
+    for as_slave in [false, true] {
+        let mut masters = MASTERS.map(|name| master(&dir, name));
+        let group = Group {
+            records: 25,
+            ..Group::default()
+        };
+        let told_as = |pfs: &mut Pfs| {
+            if as_slave {
+                pfs.data.mirror_flags.set(PfsData::SLAVE);
+                pfs.data.sync_end_tid.set(pfs.sync_end.0);
+            }
+        };
+        let disk = fresh_for(&mut masters[0], 7);
+        whole(&mut masters[0], &[&disk]);
+        let place = Place {
+            store: 0,
+            pfs: SLAVE,
+        };
+        let [_, older, newer] = &mut masters;
+        let mut copied = Vec::new();
+        for (source, calls) in [(newer, 9), (older, u64::MAX)] {
+            let mut pfs = pfs_of(source, SLAVE);
+            told_as(&mut pfs);
+            let request = Request {
+                group,
+                ..request(&pfs)
+            };
+            let mut origin = Origin::Apart(source);
+            let (report, told) = run(&mut origin, &[&disk], &[place], &request, &mut After(calls));
+            let report = report.expect("a slave that fits");
+            copied.push((
+                report.stopped.is_some(),
+                told.taken_back,
+                told.resumed,
+                pfs.sync_end,
+            ));
+        }
+        let [(true, 0, 0, newest), (false, 1, 0, end)] = copied[..] else {
+            panic!("{copied:?}");
+        };
+        assert!(end < newest && synced(&disk) == end, "as slave: {as_slave}");
+        assert_same(&mut masters[1], &disk);
+        assert_sound(&disk);
+    }
+}
+
 #[test]
 fn a_changed_source_does_not_continue() {
     let Some(dir) = golden::dir() else { return };

@@ -77,6 +77,49 @@ fn answered(disk: &SimDisk, from: &[u8]) -> (String, Result<()>) {
     (words(&said), ended)
 }
 
+/// A source whose view was overtaken in the middle of a batch, and that is told to end before the next
+/// one, has not met damage; one that cannot say what it cannot read may have.
+#[test]
+fn overtaken_and_ended() {
+    let Some(dir) = golden::dir() else { return };
+    let bytes = golden::bytes(&dir, "mirror/full-5.mir");
+    let recorded = records(&bytes);
+    let Ok(Body::Pfsd(told)) = Body::parse(&recorded[0], 0) else {
+        panic!("a PFSD");
+    };
+    for (what, withheld) in [(Capabilities::ALL, false), (Capabilities::NONE, true)] {
+        let disk = fresh(7, master_of(&bytes));
+        let mut stream = Vec::new();
+        mrecord::append_pfsd(&mut stream, &told.pfs, what.0);
+        for record in &recorded[1..20] {
+            stream.extend(record);
+            stream.resize(stream.len().next_multiple_of(8), 0);
+        }
+        mrecord::append_mark(&mut stream, Kind::Idle);
+        mrecord::append_mark(&mut stream, Kind::Term);
+        let (mut said, mut report, request) = (Vec::new(), write::Report::default(), announcing());
+        let mut edge = write::Edge {
+            now: &mut || NOW,
+            progress: &mut (),
+            events: &mut |_| Ok(()),
+            make: &mut |_, _| panic!("the slave is there"),
+        };
+        let answers: Option<&mut dyn std::io::Write> = Some(&mut said);
+        let mut store = store(&disk);
+        write::write(
+            &mut store,
+            &stream[..],
+            answers,
+            &request,
+            &mut edge,
+            &mut report,
+        )
+        .expect("a sound stream");
+        assert_eq!((report.withheld, report.stopped), (withheld, !withheld));
+        assert_eq!(report.acknowledged, None);
+    }
+}
+
 /// The original's source at the other end: the target says its record and what it acknowledges, and
 /// nothing that the original would not understand.
 #[test]

@@ -155,6 +155,14 @@ pub struct Global {
     #[arg(short = 'B', global = true, help_heading = STREAMS)]
     pub no_split: bool,
 
+    /// Where a source is followed, the least pause between two passes, in seconds.
+    #[arg(short = 'i', global = true, value_name = "SECS", value_parser = size::seconds, default_value = "0", help_heading = STREAMS)]
+    pub interval: Duration,
+
+    /// Where a source is followed, give a slave up after so many failures in a row; without it, never.
+    #[arg(long, global = true, value_name = "N", help_heading = STREAMS)]
+    pub retries: Option<u32>,
+
     /// Keep the position of an interrupted one-way stream in this file.
     #[arg(short = 'c', global = true, value_name = "FILE", help_heading = STREAMS)]
     pub cycle: Option<PathBuf>,

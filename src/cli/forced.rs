@@ -12,7 +12,7 @@ const PROGRAMS: [&str; 2] = ["hammer", "mallet"];
 /// Options that a peer sends and that reach nothing but the stream, and how volumes are read.
 const FLAGS: [&str; 8] = ["-v", "-vv", "-vvv", "-q", "-y", "-2", "-B", "--live"];
 /// The same, with a number behind each.
-const NUMBERS: [&str; 3] = ["-t", "-S", "-b"];
+const NUMBERS: [&str; 4] = ["-t", "-S", "-b", "-i"];
 /// Directives that can be allowed.
 const DIRECTIVES: [&str; 5] = [
     "mirror-read",
@@ -99,6 +99,7 @@ pub fn within(own: Global, asked: &Global) -> Global {
         bandwidth: least(own.bandwidth, asked.bandwidth),
         split: asked.split.or(own.split),
         no_split: own.no_split || asked.no_split,
+        interval: own.interval.max(asked.interval),
         ..own
     }
 }

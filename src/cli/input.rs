@@ -82,7 +82,7 @@ impl<F: AsFd> Read for Input<'_, F> {
         if let Some(ear) = &self.ear {
             let kept = ear.take(&mut buf[..most]);
             if kept > 0 {
-                ear.listened();
+                ear.listened(kept);
                 return Ok(kept);
             }
         }
@@ -98,7 +98,7 @@ impl<F: AsFd> Read for Input<'_, F> {
                         throttle.spent(n);
                     }
                     if let Some(ear) = &self.ear {
-                        ear.listened();
+                        ear.listened(n);
                     }
                     return Ok(n);
                 }

@@ -139,7 +139,7 @@ pub fn read_stream(args: &MirrorReadStreamArgs, cx: &Context) -> Outcome {
         return Err(Error::usage(text).into());
     }
     let out = cx.raw(true)?;
-    let (name, from) = (args.spec.to_string(), (args.begin, args.interval));
+    let (name, from) = (args.spec.to_string(), (args.begin, cx.global.interval));
     if cx.global.two_way {
         let answers = answers(cx)?;
         let peer = Peer::target(cx, io::stdin(), out)?;
@@ -202,15 +202,18 @@ fn followed(
         )
     };
     let (had, acknowledged) = report.target;
-    cx.events.summary(json!({
-        "batches": report.batches,
-        "records": report.counts.records,
-        "payload_bytes": report.counts.payload_bytes,
-        "stream_bytes": Output::bytes(&sink),
-        "damaged": report.damage.count,
-        "target_had": had.map(|tid| hex(tid.0)),
-        "acknowledged": acknowledged.map(|tid| hex(tid.0)),
-    }));
+    if target.is_none() {
+        // One of several links has no summary of its own.
+        cx.events.summary(json!({
+            "batches": report.batches,
+            "records": report.counts.records,
+            "payload_bytes": report.counts.payload_bytes,
+            "stream_bytes": Output::bytes(&sink),
+            "damaged": report.damage.count,
+            "target_had": had.map(|tid| hex(tid.0)),
+            "acknowledged": acknowledged.map(|tid| hex(tid.0)),
+        }));
+    }
     damage(cx, &report, "everything else was sent");
     let to_end = cx.goes_on();
     match ended {

@@ -103,6 +103,10 @@ fn applied_from(
         write(slave, input, answers, &request, &mut edge, &mut report)
     };
     cx.events.summary(counts(id, &report));
+    if ended.is_err() {
+        // Whoever is asked to end hears no more of the source.
+        cx.goes_on()?;
+    }
     let outcome = ended
         .map_err(anyhow::Error::from)
         .and_then(|()| conclude(cx, &report, name));

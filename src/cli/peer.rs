@@ -42,6 +42,8 @@ struct Heard {
     ahead: VecDeque<u8>,
     /// Whether it owes something whenever something is to be read from it.
     answers: bool,
+    /// Whether anything came from it.
+    spoke: bool,
 }
 
 impl Heard {
@@ -64,7 +66,10 @@ impl Heard {
                 Ok(count) => {
                     self.ahead.extend(&buf[..count]);
                     self.patience.heard(self.start.elapsed());
-                    strip(&mut self.ahead, &alive);
+                    if self.answers {
+                        // A source's stream holds data, which may look like anything.
+                        strip(&mut self.ahead, &alive);
+                    }
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => break,
@@ -100,9 +105,10 @@ impl Ear {
         heard.ahead.read(buf).unwrap_or(0)
     }
 
-    /// Takes notice that something was read, or that the bytes ended.
-    pub fn listened(&self) {
+    /// Takes notice that so many bytes were read; 0: that they ended.
+    pub fn listened(&self, count: usize) {
         let heard = &mut *self.heard();
+        heard.spoke |= count > 0;
         let now = heard.now();
         heard.patience.heard(now);
         if heard.answers {
@@ -147,6 +153,7 @@ impl Peer {
             from: Some(from),
             ahead: VecDeque::new(),
             answers,
+            spoke: false,
         })));
         let pulse = Pulse::new(Output {
             out: File::from(to.into()),
@@ -186,6 +193,11 @@ impl Peer {
             true => Err(silent()),
             false => Ok(()),
         }
+    }
+
+    /// Whether it has said anything.
+    pub fn spoke(&self) -> bool {
+        self.ear.heard().spoke
     }
 
     /// It owes something from now on, or does not any more.

@@ -12,8 +12,9 @@ use super::spec::{Remote, Spec};
 use super::views::Views;
 use super::{Context, Exit, Outcome, errors, mirror, mirror_write};
 use crate::error::{Class, Error, Result};
+use std::cell::Cell;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -91,6 +92,11 @@ pub(super) fn programs(args: &RemoteArgs) -> Vec<OsString> {
     }
 }
 
+/// The same for what only mallet can be asked.
+pub(super) fn programs_asked(args: &RemoteArgs) -> Vec<OsString> {
+    programs(args).into_iter().rev().collect()
+}
+
 /// What the first of `programs` that is there makes of it.
 pub(super) fn first<T>(
     programs: &[OsString],
@@ -127,21 +133,37 @@ pub(super) struct Ends<'a> {
     args: &'a RemoteArgs,
     /// The source is followed, with this pause between two batches at least.
     interval: Option<Duration>,
+    /// Whether the other end has said anything, in the last try.
+    spoke: Cell<bool>,
     cx: &'a Context,
 }
 
 impl<'a> Ends<'a> {
     /// For one copy, or to follow the source with this pause between two batches.
     pub fn new(args: &'a RemoteArgs, interval: Option<Duration>, cx: &'a Context) -> Ends<'a> {
-        Ends { args, interval, cx }
+        Ends {
+            args,
+            interval,
+            spoke: Cell::new(false),
+            cx,
+        }
+    }
+
+    /// Whether the other end said anything in the last try; of two far ends nobody knows.
+    pub fn spoke(&self) -> bool {
+        self.spoke.get()
     }
 
     /// From or to another machine, or both.
     pub fn copy(&self, source: &Spec, target: &Spec) -> Outcome {
         self.cx.goes_on()?;
+        self.spoke.set(false);
         let programs = programs(self.args);
         match (source, target) {
-            (Spec::Remote(source), Spec::Remote(target)) => self.relay(source, target, &programs),
+            (Spec::Remote(source), Spec::Remote(target)) => {
+                self.spoke.set(true);
+                self.relay(source, target, &programs)
+            }
             (Spec::Remote(there), Spec::Local(_)) => {
                 first(&programs, |program| self.take(there, target, program))
             }
@@ -186,6 +208,7 @@ impl<'a> Ends<'a> {
             }
             Err(error) => Err(error.into()),
         };
+        self.spoke.set(end.spoke());
         drop((end, from));
         Ok(peer.gone()?.judged(ended))
     }
@@ -197,8 +220,11 @@ impl<'a> Ends<'a> {
         let mut peer = self.start(there, program, self.reading())?;
         let (to, from) = peer.ends()?;
         let end = End::source(self.cx, &from, to)?;
+        // It speaks first.
+        end.owed(true);
         let (from, name) = (self.paced(from), target.to_string());
         let ended = mirror_write::take(self.cx, &mut slave, &end, from, &name);
+        self.spoke.set(end.spoke());
         drop((slave, end));
         Ok(peer.gone()?.judged(ended))
     }
@@ -237,7 +263,8 @@ impl<'a> Ends<'a> {
         line.push(program.clone());
         let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
         match self.cx.ui.level() {
-            ..=0 => {}
+            ..=-1 => add(&["-q"]),
+            0 => {}
             1 => add(&["-v"]),
             2 => add(&["-vv"]),
             3.. => add(&["-vvv"]),
@@ -251,6 +278,10 @@ impl<'a> Ends<'a> {
         }
         if let Some(split) = global.split.filter(|_| !global.no_split) {
             add(&["-S", &split.to_string()]);
+        }
+        let interval = self.interval.filter(|time| !time.is_zero());
+        if let Some(interval) = interval.filter(|_| directive == self.reading()) {
+            add(&["-i", &interval.as_secs().max(1).to_string()]);
         }
         // Only mallet is asked that.
         if global.live && ASKED.contains(&directive) {
@@ -283,12 +314,18 @@ impl<'a> Ends<'a> {
     fn relayed(&self, mut reader: Peer, mut writer: Peer) -> Result<(Gone, Gone)> {
         let (mut to_reader, from_reader) = reader.ends()?;
         let (mut to_writer, mut from_writer) = writer.ends()?;
-        self.cx.ui.manager().ready();
         // Whoever ends closes its side, and the other one hears the end of the bytes.
         thread::spawn(move || io::copy(&mut from_writer, &mut to_reader).map(drop));
         let mut from_reader = self.paced(from_reader);
         // What breaks here shows in how they end.
-        let _ = io::copy(&mut from_reader, &mut to_writer);
+        let mut some = [0; 4096];
+        let begun = from_reader
+            .read(&mut some)
+            .and_then(|count| to_writer.write_all(&some[..count]));
+        if begun.is_ok() {
+            self.cx.ui.manager().ready();
+            let _ = io::copy(&mut from_reader, &mut to_writer);
+        }
         drop((from_reader, to_writer));
         let written = writer.gone()?;
         let read = reader.gone()?;

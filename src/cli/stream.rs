@@ -35,7 +35,9 @@ pub fn stream(args: &MirrorStreamArgs, cx: &Context) -> Outcome {
         return copying::planned(&args.source, &args.targets, cx);
     }
     cx.ui.note(1, "Running");
-    links::everywhere(args, |near| together(args, near, cx), cx)
+    let outcome = links::everywhere(args, |near| together(args, near, cx), cx);
+    cx.ui.manager().stopping();
+    outcome
 }
 
 /// The slaves of this machine, followed together.
@@ -72,7 +74,11 @@ fn together(args: &MirrorStreamArgs, targets: &[Spec], cx: &Context) -> Outcome 
 /// Failures in a row, and when to try again.
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
+    /// Those of the last kind.
     pub failures: u32,
+    last: Option<Class>,
+    /// Those of any kind that count.
+    counted: u32,
     until: Option<Instant>,
 }
 
@@ -94,10 +100,15 @@ impl Trouble {
 
     /// Takes notice of one more failure, of this class, that may pass; `false` if it is to be the last.
     pub fn again(&mut self, class: Class, retries: Option<u32>) -> bool {
+        if self.last.replace(class) != Some(class) {
+            self.failures = 0;
+        }
         self.failures = self.failures.saturating_add(1);
         // A view that was overtaken is no failure of anything: what it gave stays.
-        let counts = class != Class::Expired;
-        if counts && retries.is_some_and(|retries| self.failures > retries) {
+        self.counted = self
+            .counted
+            .saturating_add(u32::from(class != Class::Expired));
+        if retries.is_some_and(|retries| self.counted > retries) {
             return false;
         }
         self.wait(follow::backoff(class, self.failures, chance()));
@@ -237,7 +248,7 @@ impl Follower<'_> {
                 Ok(Some(mark))
             }
             Err(error) => {
-                if !self.source.failed(&error, self.args.retries) {
+                if !self.source.failed(&error, self.cx.global.retries) {
                     return Err(error);
                 }
                 tell(self.cx, &self.args.source, &self.source, &error);
@@ -330,7 +341,7 @@ impl Follower<'_> {
                     let slave = &mut self.slaves[*at];
                     (slave.seen, slave.began) = (Some(mark), true);
                     slave.trouble = Trouble::default();
-                    slave.trouble.wait(self.args.interval);
+                    slave.trouble.wait(self.cx.global.interval);
                 }
             }
         }
@@ -342,7 +353,7 @@ impl Follower<'_> {
 
     /// A slave failed: it is tried again, or left.
     fn failed(&mut self, at: usize, error: Error) {
-        let (cx, retries) = (self.cx, self.args.retries);
+        let (cx, retries) = (self.cx, self.cx.global.retries);
         let others = self.slaves.iter().filter(|s| s.lost.is_none()).count() > 1;
         let slave = &mut self.slaves[at];
         if slave.trouble.failed(&error, retries) {
@@ -360,7 +371,6 @@ impl Follower<'_> {
 
     /// The exit status: the highest of those of the slaves that were left, if any was.
     fn conclude(self, ended: Result<()>) -> Outcome {
-        self.cx.ui.manager().stopping();
         let list: Vec<Value> = self.slaves.iter().map(Slave::outcome).collect();
         self.cx.events.summary(json!({"targets": list}));
         let stopped = self.cx.stop().load(Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 use super::mirror::{Wall, request};
 use super::open::{Opened, open_with, view_options, watch};
-use super::spec::Spec;
+use super::spec::{Spec, Volume};
 use super::{Context, slave};
 use crate::error::{Class, Error, Result};
 use crate::format::Tid;
@@ -10,6 +10,7 @@ use crate::mirror::Clock;
 use crate::mirror::follow::{self, Mark};
 use crate::mirror::read::{Supplied, Supply};
 use crate::store::{ViewOptions, VolumeSet};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -17,7 +18,8 @@ use uuid::Uuid;
 pub(super) struct Watch<'a> {
     cx: &'a Context,
     spec: &'a Spec,
-    volumes: Option<VolumeSet>,
+    /// The volumes, and which files they were.
+    volumes: Option<(VolumeSet, Vec<(u64, u64)>)>,
 }
 
 impl<'a> Watch<'a> {
@@ -26,22 +28,40 @@ impl<'a> Watch<'a> {
         Watch { cx, spec, volumes }
     }
 
-    /// What the header says. After an error everything is opened anew.
+    /// What the header says. After an error everything is opened anew, and so it is if other files
+    /// stand in the place of those that were opened: somebody restored a copy.
     pub fn look(&mut self) -> Result<Mark> {
+        let files = files(self.spec)?;
         let mut volumes = match self.volumes.take() {
-            Some(volumes) => volumes,
-            None => watch(self.cx, self.spec)?,
+            Some((volumes, opened)) if opened == files => volumes,
+            _ => watch(self.cx, self.spec)?,
         };
         let header = volumes.root_header_now()?;
-        self.volumes = Some(volumes);
+        self.volumes = Some((volumes, files));
         Ok(Mark::of(&header))
     }
+}
+
+/// Which files the volumes of `spec` are: device and inode. Errors: class `Io` if one is not there.
+pub(super) fn files(spec: &Spec) -> Result<Vec<(u64, u64)>> {
+    let Spec::Local(local) = spec else {
+        return Ok(Vec::new());
+    };
+    let file = |volume: &Volume| {
+        let found = std::fs::metadata(&volume.path);
+        let found = found.map_err(|e| Error::io(volume.path.display().to_string(), e))?;
+        Ok((found.dev(), found.ino()))
+    };
+    local.volumes.iter().map(file).collect()
 }
 
 /// A number for [`follow::backoff`].
 pub(super) fn chance() -> u32 {
     Uuid::new_v4().as_u64_pair().0 as u32
 }
+
+/// After so many views in a row that were overtaken, people are told.
+const MANY: u32 = 10;
 
 /// The views of a source that is followed.
 pub(super) struct Views<'a> {
@@ -91,6 +111,12 @@ impl<'a> Views<'a> {
         let least = match overtaken {
             true => {
                 self.overtaken = self.overtaken.saturating_add(1);
+                if self.overtaken == MANY {
+                    let spec = self.spec;
+                    self.cx.ui.warn(format_args!(
+                        "{spec}: its writers have overtaken {MANY} views in a row; trying again"
+                    ));
+                }
                 follow::backoff(Class::Expired, self.overtaken, chance())
             }
             false => {
@@ -104,6 +130,9 @@ impl<'a> Views<'a> {
                 return Ok(false);
             }
             (self.listens)()?;
+            // Nobody follows for events that nobody reads.
+            let flushed = self.cx.flush();
+            flushed.map_err(|e| Error::io("standard output", e))?;
             due = due || self.has_changed()?;
             let rest = least.saturating_sub(over.elapsed());
             let pause = match (due, rest.is_zero()) {

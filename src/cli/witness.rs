@@ -5,8 +5,9 @@ use super::args::RemoteArgs;
 use super::input::Input;
 use super::mirror::Wall;
 use super::open::{Opened, open_with, view_options};
-use super::remote::{Ended, Ends, Peer, first, programs};
+use super::remote::{Ended, Ends, Peer, first, programs_asked};
 use super::spec::{Remote, Spec};
+use super::views::chance;
 use super::{Context, Exit, Outcome};
 use crate::error::{Class, Error, Result};
 use crate::format::Tid;
@@ -21,7 +22,6 @@ use crate::store::{Fetch, ViewOptions};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::process::{ChildStdin, ChildStdout};
-use uuid::Uuid;
 
 /// Live views that may expire one after the other while they are being taken.
 const VIEWS_MAX: u32 = 8;
@@ -153,8 +153,7 @@ fn taken(cx: &Context, spec: &Spec, options: &ViewOptions) -> Result<(Opened, Pf
                         "writers overtook {lost} views in a row: try again once less is written"
                     )));
                 }
-                let chance = Uuid::new_v4().as_u64_pair().0 as u32;
-                std::thread::sleep(follow::backoff(Class::Expired, lost, chance));
+                std::thread::sleep(follow::backoff(Class::Expired, lost, chance()));
                 cx.goes_on()?;
             }
             other => return other,
@@ -190,7 +189,7 @@ pub(super) fn ends<'c>(
             Ok(End::Near(Box::new(near)))
         }
         Spec::Remote(there) => {
-            let far = first(&programs(args), |program| {
+            let far = first(&programs_asked(args), |program| {
                 call(cx, args, there, program, directive)
             })?;
             Ok(End::Far(Box::new(far)))

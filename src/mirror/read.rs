@@ -263,10 +263,11 @@ pub fn follow<R: Read>(
         }
         // It holds memory and expires; the next one is another.
         drop(supplied);
-        match supply.next(std::mem::take(&mut run.overtaken))? {
+        let overtaken = std::mem::take(&mut run.overtaken);
+        match supply.next(overtaken)? {
             Some(next) => {
                 supplied = next;
-                run.renew(supplied.request);
+                run.renew(supplied.request, overtaken);
                 session.renew(supplied.request.pfs);
             }
             None => {
@@ -308,6 +309,8 @@ struct Run<'a, 'e> {
     two_way: bool,
     /// Whether that happened.
     overtaken: bool,
+    /// Whether it happened before the first record: no time is to be lost with a prescan.
+    hurried: bool,
     out: &'a mut dyn Output,
     edge: &'a mut Edge<'e>,
     report: &'a mut Report,
@@ -335,6 +338,7 @@ impl<'a, 'e> Run<'a, 'e> {
             follows: false,
             two_way: false,
             overtaken: false,
+            hurried: false,
             out,
             edge,
             report,
@@ -347,8 +351,12 @@ impl<'a, 'e> Run<'a, 'e> {
     }
 
     /// Another view takes the place of the last one.
-    fn renew(&mut self, request: Request) {
+    fn renew(&mut self, request: Request, overtaken: bool) {
         self.request = request;
+        if overtaken && self.two_way {
+            // All of it comes again, from where the target is.
+            self.held = None;
+        }
         self.window.end = request.pfs.end;
         self.window.resume = None;
         (self.estimates, self.total) = (None, None);
@@ -401,6 +409,7 @@ impl<'a, 'e> Run<'a, 'e> {
                     Err(why) if self.is_overtaken(&why) => {
                         // A batch was begun: it ends without work.
                         self.overtaken = true;
+                        self.hurried = true;
                         let nothing = Window {
                             end: Tid(self.window.begin.0.saturating_sub(1)),
                             resume: None,
@@ -483,7 +492,12 @@ impl<'a, 'e> Run<'a, 'e> {
             return Ok(whole);
         };
         let long = split::may_exceed(fetch.header(), split);
-        if window.is_empty() || window.resume.is_some() || !long || self.is_idle(fetch, &window)? {
+        if self.hurried
+            || window.is_empty()
+            || window.resume.is_some()
+            || !long
+            || self.is_idle(fetch, &window)?
+        {
             return Ok(whole);
         }
         (self.edge.events)(&Event::Prescan(split));

@@ -3,7 +3,7 @@
 //!
 //! A cursor in the slave's PFS record says how far an interrupted pass came. It counts only for the
 //! source that made it. A source whose PFS record has another version since may have been taken back
-//! behind what the slave got of it; and what stands above the slave's TID without any cursor may be
+//! behind what the slave got of it, and so was one that ends before the cursor does; and what stands above the slave's TID without any cursor may be
 //! of any source. Both are taken back before the next pass: what no source knows any more would come
 //! to light with its acknowledgement.
 
@@ -101,28 +101,31 @@ pub fn lacks<F: Fetch + ?Sized>(
     progress: &mut dyn Progress,
 ) -> Result<(Window, bool)> {
     let slave = check(fetch, id, source)?;
-    let good = valid(&slave, identity);
+    let good = valid(&slave, source, identity);
     let resume = good.map(|cursor| resume(&cursor, source));
     let synced = slave.data.sync_end_tid();
     let end = resume.map_or(source.end, |resume| resume.end.max(source.end));
-    let due = is_due(fetch, &slave, identity, progress)?;
+    let due = is_due(fetch, &slave, source, identity, progress)?;
     Ok((window(source, synced, end, resume), !due))
 }
 
-/// The cursor that counts for the source that is `identity`.
-fn valid(slave: &Pfs, identity: &Identity) -> Option<mark::Cursor> {
+/// The cursor that counts for the source that is `identity`. One that goes further than the source is
+/// of another past: the source was restored from an older copy, be it a master or a slave, and what it
+/// gave then is not what it will give.
+fn valid(slave: &Pfs, source: &SourcePfs, identity: &Identity) -> Option<mark::Cursor> {
     let cursor = takeback::cursor(slave);
-    cursor.filter(|cursor| cursor.end != Tid::MAX && identity.made(cursor))
+    cursor.filter(|cursor| cursor.end <= source.committed && identity.made(cursor))
 }
 
 /// Whether what stands above the slave's TID is to be taken back.
 fn is_due<F: Fetch + ?Sized>(
     fetch: &mut F,
     slave: &Pfs,
+    source: &SourcePfs,
     identity: &Identity,
     progress: &mut dyn Progress,
 ) -> Result<bool> {
-    match (takeback::cursor(slave), valid(slave, identity)) {
+    match (takeback::cursor(slave), valid(slave, source, identity)) {
         (_, Some(_)) => Ok(false),
         (Some(_), None) => Ok(true),
         (None, None) => strays(fetch, slave, progress),
@@ -195,8 +198,8 @@ pub(super) fn settle(
     progress: &mut dyn Progress,
 ) -> Result<(Ready, Option<RolledBack>)> {
     let found = check(store.view(), id, source)?;
-    let good = valid(&found, identity);
-    let taken_back = match is_due(store.view(), &found, identity, progress)? {
+    let good = valid(&found, source, identity);
+    let taken_back = match is_due(store.view(), &found, source, identity, progress)? {
         true => Some(takeback::take_back(store, id, now, progress)?),
         false => None,
     };

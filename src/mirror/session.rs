@@ -323,10 +323,11 @@ impl Session {
         if end > TID_LIMIT || self.target.is_none_or(|has| end <= has) {
             return Err(refused(format!("a cursor up to {end} is impossible")));
         }
-        if end > self.pfs.committed && !self.pfs.data.is_slave() {
+        // The target has seen to that; what it says is not believed.
+        if end > self.pfs.committed {
             let committed = self.pfs.committed;
             let text = format!(
-                "the target has a part of its master up to {end}, which goes to {committed} only: \
+                "the target has a part of its source up to {end}, which goes to {committed} only: \
                  one of them was changed, taken back or restored behind the other's back; make the \
                  slave anew"
             );

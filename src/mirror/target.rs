@@ -241,6 +241,8 @@ impl Target {
 
     /// Takes notice that a batch is acknowledged.
     pub fn acknowledged(&mut self, ack: &Ack) {
+        // It has everything that those before it left open.
+        self.withheld = false;
         if let Some(slave) = &mut self.slave {
             slave.data.sync_end_tid.set(ack.tid().0);
         }
@@ -257,8 +259,8 @@ impl Target {
     /// nothing, but two-way a source begins where it is told to.
     pub fn may_acknowledge(&self) -> bool {
         let begins_there = |batch: Batch| {
-            let told = batch.begin > self.floor() && batch.begin <= batch.synced.next();
-            told || self.two_way
+            let is_told = self.two_way || batch.begin > self.floor();
+            is_told && batch.begin <= batch.synced.next()
         };
         !self.withheld || self.batch().is_ok_and(begins_there)
     }

@@ -311,7 +311,15 @@ impl<R: Read> Session<'_, '_, R> {
                 return Ok(self.answers.is_none() || !self.report.withheld);
             }
             Step::Idle => {
-                self.report.withheld |= applier.is_some();
+                if let Some(applier) = &applier {
+                    // What a source cannot read it says, to one who understands that. One that says
+                    // nothing of it was overtaken, and has the rest in its next batch.
+                    let is_whole = applier.damage().is_empty() && applier.applied().dropped == 0;
+                    match is_whole && self.agreed.has(Capabilities::RESUME) {
+                        true => self.report.stopped = true,
+                        false => self.report.withheld = true,
+                    }
+                }
                 self.keep(txn, applier)?;
                 let ack = Ack::standing(store, self.request.pfs)?;
                 (self.edge.events)(&Event::Standing(ack.tid()))?;
@@ -389,7 +397,7 @@ impl<R: Read> Session<'_, '_, R> {
                 self.report.batches.1 += 1;
                 self.report.acknowledged = Some(ack.tid());
                 // It covers what an earlier one left open.
-                self.report.withheld = false;
+                (self.report.withheld, self.report.stopped) = (false, false);
                 self.target.acknowledged(&ack);
                 (self.edge.events)(&Event::Acknowledged(ack.tid(), applier.applied()))?;
                 self.say(|out| ack.append(out))

@@ -45,6 +45,8 @@ pub(super) struct Live {
     arrays: BTreeMap<u64, Offset>,
     /// The first_offset that was last seen to lie in the log as it was read.
     passed: Offset,
+    /// Why nothing can be proved any more.
+    failed: Option<(Class, String)>,
 }
 
 fn expired(why: impl std::fmt::Display) -> Error {
@@ -97,17 +99,36 @@ impl Live {
             raw: *raw,
             arrays,
             passed: Offset(raw.zone(Zone::UNDO).first_offset.get()),
+            failed: None,
         };
         Ok((live, scanner))
     }
 
     /// Proves that what was read from `touched` (zone-2 address, length) can be made part of the
     /// picture once the log's old bytes are laid over it.
+    ///
+    /// An error is about the view: nothing can be read in it any more, and nothing that was to be read
+    /// is thereby damaged.
     pub fn validate(
         &mut self,
         set: &mut VolumeSet,
         scanner: &mut Scanner,
-        _view: &VolumeHeader,
+        touched: &[(Offset, usize)],
+    ) -> Result<()> {
+        if let Some((class, text)) = &self.failed {
+            return Err(Error::new(*class, text).of_all());
+        }
+        let proved = self.prove(set, scanner, touched);
+        proved.map_err(|error| {
+            self.failed = Some((error.class(), error.to_string()));
+            error.of_all()
+        })
+    }
+
+    fn prove(
+        &mut self,
+        set: &mut VolumeSet,
+        scanner: &mut Scanner,
         touched: &[(Offset, usize)],
     ) -> Result<()> {
         let mut bigblocks = BTreeSet::new();

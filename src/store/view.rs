@@ -311,7 +311,6 @@ impl View {
             scanner,
             live,
             runs,
-            header,
             ..
         } = self;
         if let Some(live) = live {
@@ -328,7 +327,7 @@ impl View {
                 .filter(raw)
                 .map(|run| (run.at, run.len()))
                 .collect();
-            live.validate(set, scanner, header, &touched)?;
+            live.validate(set, scanner, &touched)?;
             for run in runs.iter_mut() {
                 ripen(run, scanner);
             }

@@ -1,10 +1,8 @@
 //! Arguments of what copies a PFS to slaves.
 
-use super::super::size;
 use super::super::spec::Spec;
 use super::{RemoteArgs, spec};
 use clap::Args;
-use std::time::Duration;
 
 /// Arguments of `mirror-copy`.
 #[derive(Args, Clone, Debug)]
@@ -29,12 +27,6 @@ pub struct MirrorStreamArgs {
     /// The slaves.
     #[arg(value_parser = spec(), value_name = "DST", required = true)]
     pub targets: Vec<Spec>,
-    /// The least pause between two passes, in seconds.
-    #[arg(short = 'i', value_name = "SECS", value_parser = size::seconds, default_value = "0")]
-    pub interval: Duration,
-    /// Give a slave up after so many failures in a row; without it, never.
-    #[arg(long, value_name = "N")]
-    pub retries: Option<u32>,
     /// How other machines are reached.
     #[command(flatten)]
     pub remote: RemoteArgs,

@@ -5,7 +5,6 @@ use super::super::spec::Spec;
 use super::{RemoteArgs, spec};
 use crate::format::Tid;
 use clap::Args;
-use std::time::Duration;
 
 /// Arguments of `mirror-read`.
 #[derive(Args, Clone, Debug)]
@@ -38,9 +37,6 @@ pub struct MirrorReadStreamArgs {
     /// The first TID of the stream; everything if not given.
     #[arg(value_name = "BEGTID", value_parser = size::tid)]
     pub begin: Option<Tid>,
-    /// The least pause between two batches, in seconds.
-    #[arg(short = 'i', value_name = "SECS", value_parser = size::seconds, default_value = "0")]
-    pub interval: Duration,
 }
 
 /// Arguments of `mirror-plan`.
