@@ -179,8 +179,8 @@ struct Stream {
 struct Pass {
     tid: u64,
     at_ns: u64,
-    /// What the stream itself says, in seconds: from when it noticed that there was something. Not
-    /// over a link.
+    /// What the stream itself says, in seconds: from when it noticed that there was something, or,
+    /// over a link, from when it began to send.
     latency: Option<f64>,
 }
 
@@ -255,9 +255,12 @@ fn lag(effort: Effort, folder: &Path, way: &Way) {
     host::Tree { files, size: 2000 }.write(&tree);
     done(&["put", "-q", &master, text(&tree), "/tree"]);
     give("put", &master, "/log", 64 << 20);
-    let (what, target) = match way {
-        Way::Here => ("both ends in one process", pfs(&slave)),
-        Way::Link => ("the slave over a link", format!("there:{}", pfs(&slave))),
+    let (what, part, target) = match way {
+        Way::Here => ("both ends in one process", "noticed", pfs(&slave)),
+        Way::Link => {
+            let target = format!("there:{}", pfs(&slave));
+            ("the slave over a link", "first byte sent", target)
+        }
     };
     report::note(format!(
         "lag: {files} files and a log of 64 MiB, {APPEND} bytes appended about every second, {times} \
@@ -295,7 +298,7 @@ fn lag(effort: Effort, folder: &Path, way: &Way) {
     let latencies: Vec<f64> = passes.iter().filter_map(|pass| pass.latency).collect();
     if !latencies.is_empty() {
         let latencies = Spread::of(latencies.iter().map(|latency| latency * 1e3));
-        report::figure("noticed to acknowledged", latencies, "ms");
+        report::figure(&format!("{part} to acknowledged"), latencies, "ms");
     }
     report::figure("passes", once(passes.len() as f64), "");
     for path in [path, slave] {

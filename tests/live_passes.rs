@@ -10,6 +10,7 @@ use common::busy::{Busy, MASTER};
 use common::crash::state::{Digest, pfs_digest, short};
 use common::crash::timeline::Random;
 use common::crash::trial::checked;
+use common::tally::{Acks, Still, Tally, Told};
 use common::{fresh, oracle};
 use mallet::error::{Class, Error, Result};
 use mallet::format::volume::VolumeHeader;
@@ -19,15 +20,14 @@ use mallet::fs::pfs_ops::{self, Kind, NewPfs, Settings};
 use mallet::fs::recover;
 use mallet::io::Device;
 use mallet::io::sim::{Event as Done, SimDisk, Survive};
-use mallet::mirror::copy::{self, Edge, Event, Group, Origin, Place, Request};
+use mallet::mirror::copy::{self, Edge, Group, Origin, Place, Request};
 use mallet::mirror::ready::Identity;
-use mallet::mirror::{Clock, SourcePfs, Terms};
+use mallet::mirror::{SourcePfs, Terms};
 use mallet::progress::{Progress, Status};
 use mallet::store::{Fetch, Store, StoreOptions, View, ViewOptions, VolumeSet};
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// Passes with one master.
 const PASSES: u64 = 40;
@@ -35,15 +35,6 @@ const PASSES: u64 = 40;
 const SLAVE: u16 = 3;
 /// Writes that a device holds back, and may do in another order, at most.
 const HELD: usize = 8;
-
-struct Still;
-
-impl Clock for Still {
-    fn now(&mut self) -> Duration {
-        Duration::ZERO
-    }
-    fn sleep(&mut self, _: Duration) {}
-}
 
 /// Ends a pass at a call.
 struct After(u64);
@@ -55,86 +46,6 @@ impl Progress for After {
             left => left - 1,
         };
         Ok(())
-    }
-}
-
-/// What came of all passes.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    passes: u64,
-    /// Ended with an acknowledgement for some slave.
-    acknowledged: u64,
-    /// Had nothing to say.
-    idle: u64,
-    /// Stopped by the test.
-    stopped: u64,
-    /// The view expired: all of them, and why.
-    discarded: u64,
-    freed: u64,
-    overwritten: u64,
-    cut_off: u64,
-    restless: u64,
-    undone: u64,
-    /// Acknowledgements, and those of passes that went on.
-    acks: u64,
-    resumed: u64,
-    taken_back: u64,
-    /// While a view was read: commits, times the log was filled, crashes.
-    commits: u64,
-    storms: u64,
-    purges: u64,
-    crashes: u64,
-    power_cuts: u64,
-    prunings: u64,
-    full: u64,
-    half_done: u64,
-}
-
-impl std::ops::AddAssign for Tally {
-    fn add_assign(&mut self, other: Tally) {
-        let pairs = [
-            (&mut self.passes, other.passes),
-            (&mut self.acknowledged, other.acknowledged),
-            (&mut self.idle, other.idle),
-            (&mut self.stopped, other.stopped),
-            (&mut self.discarded, other.discarded),
-            (&mut self.freed, other.freed),
-            (&mut self.overwritten, other.overwritten),
-            (&mut self.cut_off, other.cut_off),
-            (&mut self.restless, other.restless),
-            (&mut self.undone, other.undone),
-            (&mut self.acks, other.acks),
-            (&mut self.resumed, other.resumed),
-            (&mut self.taken_back, other.taken_back),
-            (&mut self.commits, other.commits),
-            (&mut self.storms, other.storms),
-            (&mut self.purges, other.purges),
-            (&mut self.crashes, other.crashes),
-            (&mut self.power_cuts, other.power_cuts),
-            (&mut self.prunings, other.prunings),
-            (&mut self.full, other.full),
-            (&mut self.half_done, other.half_done),
-        ];
-        for (sum, one) in pairs {
-            *sum += one;
-        }
-    }
-}
-
-impl Tally {
-    fn expired(&mut self, error: &Error) {
-        self.discarded += 1;
-        let text = error.to_string();
-        let has = |words: &str| text.contains(words);
-        let count = match () {
-            () if has("is free") || has("was freed") => &mut self.freed,
-            () if has("written around") => &mut self.overwritten,
-            () if has("log ends before") => &mut self.cut_off,
-            () if has("hold still") => &mut self.restless,
-            () if has("taken back") => &mut self.undone,
-            () => panic!("expired for an unknown reason: {text}"),
-        };
-        *count += 1;
     }
 }
 
@@ -378,9 +289,6 @@ impl Slave {
         found.expect("the slave").data.sync_end_tid()
     }
 }
-
-/// What a slave acknowledged in a pass: its index, the TID.
-type Acks = Vec<(usize, Tid)>;
 
 struct Scenario {
     seed: u64,
@@ -669,29 +577,6 @@ fn first_offset(disk: &SimDisk) -> u64 {
     let header = VolumeHeader::from_prefix(&bytes).expect("a header");
     let first = header.zone(Zone::UNDO).first_offset.get();
     mallet::format::Offset(first).long()
-}
-
-/// What a copy told.
-#[derive(Debug, Default)]
-struct Told {
-    acks: Acks,
-    resumed: u64,
-    taken_back: u64,
-    error: Option<Error>,
-}
-
-impl Told {
-    fn hear(&mut self, event: &Event<'_>, chosen: &[usize]) {
-        match event {
-            Event::Acknowledged(at, tid, _) => self.acks.push((chosen[*at], *tid)),
-            Event::Resumed(..) => self.resumed += 1,
-            Event::TakenBack(..) => self.taken_back += 1,
-            Event::Withheld(..) | Event::Damage(_) => {
-                panic!("damage where there is none: {event:?}")
-            }
-            _ => {}
-        }
-    }
 }
 
 fn scenario(seed: u64) -> Tally {

@@ -106,6 +106,8 @@ fn relay(args: &Args) {
         .args(&words[1..])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        // It says how far it is, which its status tells well enough.
+        .stderr(Stdio::null())
         .spawn()
         .expect("the program");
     let to = child.stdin.take().expect("a pipe");

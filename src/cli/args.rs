@@ -113,6 +113,14 @@ pub struct Global {
     #[arg(long, global = true, value_name = "SECS", value_parser = size::seconds, default_value = "0", help_heading = DEVICES)]
     pub lock_wait: Duration,
 
+    /// Give up the other end of a two-way session that is not heard for so many seconds; what was
+    /// acknowledged stays.
+    ///
+    /// Two mallets tell each other that they are alive while they have nothing else to say; with them,
+    /// less than 3 seconds count as 3. Any other end may be silent as long as it owes no answer.
+    #[arg(long, global = true, value_name = "SECS", value_parser = size::seconds)]
+    pub peer_timeout: Option<Duration>,
+
     /// End at the next safe point after so many seconds, with status 9.
     #[arg(short = 't', global = true, value_name = "SECS", value_parser = size::seconds)]
     pub time_limit: Option<Duration>,

@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::mirror::Wall;
+use super::peer::Ear;
 use crate::error::{Class, Error, Result};
 use crate::mirror::Clock;
 use crate::mirror::throttle::Throttle;
@@ -40,13 +41,25 @@ pub struct Input<'a, F> {
     cx: &'a Context,
     from: F,
     pace: Option<(Throttle, Wall<'a>)>,
+    /// Who knows how long it may be silent.
+    ear: Option<Ear>,
 }
 
 impl<'a, F: AsFd> Input<'a, F> {
     /// What `from` gives, read without a buffer.
     pub fn new(cx: &'a Context, from: F) -> Input<'a, F> {
-        let pace = None;
-        Input { cx, from, pace }
+        Input {
+            cx,
+            from,
+            pace: None,
+            ear: None,
+        }
+    }
+
+    /// The same from the other end of a session: once that counts as gone, an error.
+    pub(super) fn heard_by(mut self, ear: Ear) -> Self {
+        self.ear = Some(ear);
+        self
     }
 
     /// The same, at most `rate` bytes a second: whoever sends waits.
@@ -66,15 +79,26 @@ impl<F: AsFd> Read for Input<'_, F> {
             }
             most = most.min(throttle.portion());
         }
+        if let Some(ear) = &self.ear {
+            let kept = ear.take(&mut buf[..most]);
+            if kept > 0 {
+                ear.listened();
+                return Ok(kept);
+            }
+        }
         loop {
             self.cx.goes_on().map_err(io::Error::other)?;
             let mut fds = [PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, PollTimeout::from(100u8)) {
-                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(0) => self.ear.as_ref().map_or(Ok(()), Ear::lasts)?,
+                Err(Errno::EINTR) => {}
                 Ok(_) => {
                     let n = nix::unistd::read(&self.from, &mut buf[..most])?;
                     if let Some((throttle, _)) = &mut self.pace {
                         throttle.spent(n);
+                    }
+                    if let Some(ear) = &self.ear {
+                        ear.listened();
                     }
                     return Ok(n);
                 }

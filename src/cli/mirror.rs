@@ -4,9 +4,11 @@ use super::args::{MirrorPlanArgs, MirrorReadArgs, MirrorReadStreamArgs};
 use super::input::{self, Input};
 use super::json::hex;
 use super::open::{Opened, open};
+use super::peer::Peer;
 use super::views::Views;
 use super::{Context, Exit, Outcome, size};
 use crate::error::{Class, Error, Result};
+use crate::format::mrecord::Capabilities;
 use crate::format::{Key, Tid};
 use crate::mirror::cycle::{Cycle, Found};
 use crate::mirror::read::{Output, converse, follow};
@@ -17,6 +19,7 @@ use crate::mirror::{
 };
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -112,7 +115,8 @@ fn two_way(args: &MirrorReadArgs, cx: &Context) -> Outcome {
     let out = cx.raw(true)?;
     let answers = answers(cx)?;
     let mut opened = open(cx, &args.spec)?;
-    give(cx, &mut opened, out, answers, &args.spec.to_string())
+    let peer = Peer::target(cx, io::stdin(), out)?;
+    give(cx, &mut opened, &peer, answers, &args.spec.to_string())
 }
 
 /// Standard input, where a target answers.
@@ -135,27 +139,41 @@ pub fn read_stream(args: &MirrorReadStreamArgs, cx: &Context) -> Outcome {
         return Err(Error::usage(text).into());
     }
     let out = cx.raw(true)?;
+    let (name, from) = (args.spec.to_string(), (args.begin, args.interval));
+    if cx.global.two_way {
+        let answers = answers(cx)?;
+        let peer = Peer::target(cx, io::stdin(), out)?;
+        let mut listens = || peer.is_there();
+        let mut views = Views::new(cx, &args.spec, from, &mut listens)?;
+        return give_on(cx, &mut views, &peer, answers, (&name, None));
+    }
     let heard = out
         .try_clone()
         .map_err(|e| Error::io("standard output", e))?;
-    let two_way = cx.global.two_way;
-    let answers = two_way.then(|| answers(cx)).transpose()?;
-    let mut listens = || match two_way {
-        true => input::still_there(io::stdin(), "the target"),
-        false => input::still_there(&heard, "whoever reads the stream"),
-    };
-    let from = (args.begin, args.interval);
+    let mut listens = || input::still_there(&heard, "whoever reads the stream");
     let mut views = Views::new(cx, &args.spec, from, &mut listens)?;
-    give_on(cx, &mut views, out, answers, (&args.spec.to_string(), None))
+    followed(cx, &mut views, out, None::<io::Empty>, None, (&name, None))
 }
 
-/// Gives what a followed source has, until it is to end: to a target, where one has `answers`. Source
-/// and target have names.
+/// Gives what a followed source has to a target, until it is to end. Source and target have names.
 pub(super) fn give_on(
+    cx: &Context,
+    views: &mut Views<'_>,
+    peer: &Peer,
+    answers: Input<'_, impl AsFd>,
+    names: (&str, Option<&str>),
+) -> Outcome {
+    let answers = Some(peer.hears(answers));
+    peer.talk(|| followed(cx, views, peer.says(), answers, Some(peer), names))
+}
+
+/// Gives what a followed source has, until it is to end: to a target, where one has `answers`.
+fn followed(
     cx: &Context,
     views: &mut Views<'_>,
     out: impl Write,
     answers: Option<impl Read>,
+    peer: Option<&Peer>,
     (name, target): (&str, Option<&str>),
 ) -> Outcome {
     let mut sink = Sink::new(out, cx.global.bandwidth.filter(|rate| *rate > 0));
@@ -166,10 +184,22 @@ pub(super) fn give_on(
         let mut edge = Edge {
             clock: &mut Wall::new(cx),
             progress: &mut meter,
-            events: &mut |event| teller.tell(event),
+            events: &mut |event| {
+                if let (Event::Agreed(what), Some(peer)) = (event, peer) {
+                    peer.agreed(*what);
+                }
+                teller.tell(event);
+            },
         };
         let mut answers = answers.map(Records::new);
-        follow(views, &mut sink, answers.as_mut(), &mut edge, &mut report)
+        follow(
+            views,
+            Capabilities::ALL,
+            &mut sink,
+            answers.as_mut(),
+            &mut edge,
+            &mut report,
+        )
     };
     let (had, acknowledged) = report.target;
     cx.events.summary(json!({
@@ -202,29 +232,38 @@ pub(super) fn give_on(
 pub(super) fn give(
     cx: &Context,
     opened: &mut Opened,
-    out: impl Write,
-    answers: impl Read,
+    peer: &Peer,
+    answers: Input<'_, impl AsFd>,
     name: &str,
 ) -> Outcome {
     let mut request = request(cx, opened, None, cx.global.live)?;
-    let mut sink = Sink::new(out, cx.global.bandwidth.filter(|rate| *rate > 0));
+    let rate = cx.global.bandwidth.filter(|rate| *rate > 0);
+    let mut sink = Sink::new(peer.says(), rate);
     let (mut teller, mut report) = (Teller::new(cx), Report::default());
     let ended = {
         let mut meter = cx.meter("mirror-read", "records");
         let mut edge = Edge {
             clock: &mut Wall::new(cx),
             progress: &mut meter,
-            events: &mut |event| teller.tell(event),
+            events: &mut |event| {
+                if let Event::Agreed(what) = event {
+                    peer.agreed(*what);
+                }
+                teller.tell(event);
+            },
         };
-        let mut answers = Records::new(answers);
-        converse(
-            &mut opened.view,
-            &request,
-            &mut sink,
-            &mut answers,
-            &mut edge,
-            &mut report,
-        )
+        let mut answers = Records::new(peer.hears(answers));
+        peer.talk(|| {
+            converse(
+                &mut opened.view,
+                &request,
+                Capabilities::ALL,
+                &mut sink,
+                &mut answers,
+                &mut edge,
+                &mut report,
+            )
+        })
     };
     let (had, acknowledged) = report.target;
     request.window.begin = had.map_or(request.window.begin, Tid::next);
@@ -485,7 +524,7 @@ impl<'a> Teller<'a> {
                 self.sent = *bytes;
                 return;
             }
-            Event::PrescanChunk | Event::NoWork => return,
+            Event::PrescanChunk | Event::NoWork | Event::Agreed(_) => return,
         };
         // The summary notices if nobody reads events any more.
         let _ = self.cx.events.emit(name, fields);
@@ -563,8 +602,8 @@ impl<'a> Teller<'a> {
                 let text = format!("Mirror-read: the target has everything to {:016x}", tid.0);
                 ui.note(1, text);
             }
-            // Listed at the end.
-            Event::Damage(_) => {}
+            // Damage is listed at the end.
+            Event::Damage(_) | Event::Agreed(_) => {}
         }
     }
 

@@ -96,6 +96,10 @@ fn kind(body: &Body<'_>) -> &'static str {
         Body::Pass(_) => "pass",
         Body::Term => "term",
         Body::Idle => "idle",
+        Body::Source(_) => "source",
+        Body::Cursor { .. } => "cursor",
+        Body::Alive => "alive",
+        Body::Unreadable { .. } => "unreadable",
     }
 }
 
@@ -117,12 +121,16 @@ fn fields(at: u64, body: &Body<'_>) -> Value {
                 _ => fields,
             }
         }
-        Body::Skip { from, to } => {
+        Body::Skip { from, to } | Body::Unreadable { from, to } => {
             let bound = |base: &Base| key(&base.key());
             json!({"at": at, "from": bound(from), "to": bound(to)})
         }
         Body::Update(tid) => json!({"at": at, "tid": hex(*tid)}),
-        Body::Sync | Body::Idle | Body::Term => json!({"at": at}),
+        Body::Source(leaf) => json!({"at": at, "tid": hex(leaf.0)}),
+        Body::Cursor { key: base, end } => {
+            json!({"at": at, "key": key(&base.key()), "end": hex(end.0)})
+        }
+        Body::Sync | Body::Idle | Body::Term | Body::Alive => json!({"at": at}),
     }
 }
 

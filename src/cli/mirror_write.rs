@@ -4,17 +4,21 @@ use super::args::MirrorWriteArgs;
 use super::input::Input;
 use super::json::hex;
 use super::open::now_us;
+use super::peer::Peer;
 use super::slave::Slave;
 use super::{Context, Exit, Outcome, mirror, show, size};
 use crate::error::{Error, Result};
+use crate::format::mrecord::Capabilities;
 use crate::format::record::PfsData;
 use crate::fs::pfs_ops::{self, Kind, NewPfs, Settings};
+use crate::mirror::copy::Group;
 use crate::mirror::write::{Edge, Event, Report, Request, write};
 use crate::mirror::{Applied, Terms};
 use crate::store::Store;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use uuid::Uuid;
 
 /// `mirror-write`.
@@ -33,17 +37,35 @@ pub fn run(args: &MirrorWriteArgs, cx: &Context) -> Outcome {
         false => None,
     };
     let mut slave = Slave::new(cx, &args.spec)?;
-    let input = Input::new(cx, io::stdin());
-    take(cx, &mut slave, input, answers, &args.spec.to_string())
+    let (input, name) = (Input::new(cx, io::stdin()), args.spec.to_string());
+    match answers {
+        Some(out) => {
+            let peer = Peer::source(cx, io::stdin(), out)?;
+            take(cx, &mut slave, &peer, input, &name)
+        }
+        None => applied_from(cx, &mut slave, input, None, &name),
+    }
 }
 
-/// Applies the stream that `input` gives to the slave that was named; two-way, `answers` takes what
-/// the target says.
+/// Applies the stream that `input` gives to the slave that was named, and answers `peer`.
 pub(super) fn take(
     cx: &Context,
     slave: &mut Slave<'_>,
+    peer: &Peer,
+    input: Input<'_, impl AsFd>,
+    name: &str,
+) -> Outcome {
+    let input = peer.hears(input);
+    peer.talk(|| applied_from(cx, slave, input, Some(peer), name))
+}
+
+/// Applies the stream that `input` gives to the slave that was named; two-way, `peer` hears what the
+/// target says.
+fn applied_from(
+    cx: &Context,
+    slave: &mut Slave<'_>,
     input: impl Read,
-    mut answers: Option<impl Write>,
+    peer: Option<&Peer>,
     name: &str,
 ) -> Outcome {
     let id = slave.id();
@@ -56,8 +78,10 @@ pub(super) fn take(
             allow_older: cx.global.force,
             withhold: false,
         },
+        announces: Capabilities::ALL,
+        group: Group::default(),
     };
-    let two_way = answers.is_some();
+    let two_way = peer.is_some();
     let (mut report, mut teller) = (Report::default(), Teller::new(cx, name.to_owned(), two_way));
     let ended = {
         let mut meter = cx.meter("mirror-write", "records");
@@ -65,11 +89,16 @@ pub(super) fn take(
             now: &mut || clock(cx),
             progress: &mut meter,
             events: &mut |event| {
-                teller.tell(event);
+                match (event, peer) {
+                    (Event::Agreed(what), Some(peer)) => peer.agreed(*what),
+                    (Event::Owed(owed), Some(peer)) => peer.owed(*owed),
+                    _ => teller.tell(event),
+                }
                 Ok(())
             },
             make: &mut |store, told| make(cx, store, id, told),
         };
+        let mut answers = peer.map(Peer::says);
         let answers = answers.as_mut().map(|out| out as &mut dyn Write);
         write(slave, input, answers, &request, &mut edge, &mut report)
     };
@@ -204,7 +233,18 @@ impl<'a> Teller<'a> {
                 return self.update(tid.0);
             }
             Event::Standing(tid) => return self.update(tid.0),
-            Event::Withheld(_) => {}
+            Event::Agreed(_) | Event::Owed(_) | Event::Withheld(_) => {}
+            Event::TakenBack(done) => {
+                let count = done.destroyed + done.undeleted;
+                let count = size::counted(count, "change", "changes");
+                let name = &self.name;
+                let text = format!("{name}: {count} of a pass that cannot be continued taken back");
+                ui.note(0, text);
+            }
+            Event::Resumed(key) => ui.note(
+                0,
+                format_args!("{}: resuming at object {:016x}", self.name, key.obj_id),
+            ),
             Event::Damage(damage) => ui.warn(damage),
             Event::Terminated => ui.note(1, "Mirror-write: received termination request"),
         }
@@ -241,6 +281,12 @@ impl<'a> Teller<'a> {
             Event::Withheld(done) => ("withheld", applied(done)),
             Event::Damage(damage) => ("damage", mirror::damage_event(damage)),
             Event::Terminated => ("terminated", json!({})),
+            Event::TakenBack(done) => (
+                "taken_back",
+                json!({"destroyed": done.destroyed, "undeleted": done.undeleted}),
+            ),
+            Event::Resumed(key) => ("resumed", json!({"obj": hex(key.obj_id.cast_unsigned())})),
+            Event::Agreed(_) | Event::Owed(_) => return Ok(()),
         };
         self.cx.events.emit(name, fields)?;
         // Whoever waits for an acknowledgement sees it now, not when a buffer is full.
@@ -260,7 +306,13 @@ impl<'a> Teller<'a> {
                 let records = size::counted(records, "record", "records");
                 manager.status(format_args!("{name}: as of {tid}; {records}, {bytes}"));
             }
-            Event::Withheld(_) | Event::Damage(_) | Event::Terminated => {}
+            Event::Agreed(_)
+            | Event::Owed(_)
+            | Event::TakenBack(_)
+            | Event::Resumed(_)
+            | Event::Withheld(_)
+            | Event::Damage(_)
+            | Event::Terminated => {}
         }
     }
 }

@@ -30,6 +30,7 @@ pub mod mode;
 pub mod moment;
 pub mod newfs;
 pub mod open;
+mod peer;
 pub mod pfs;
 pub mod pfs_write;
 pub mod pfsd;

@@ -4,8 +4,9 @@
 //! program can be the other end, and either may call the other.
 
 use super::args::{MirrorCopyArgs, RemoteArgs};
-use super::input::{self, Input};
+use super::input::Input;
 use super::open::open;
+use super::peer::Peer as End;
 use super::slave::Slave;
 use super::spec::{Remote, Spec};
 use super::views::Views;
@@ -155,24 +156,24 @@ impl<'a> Ends<'a> {
             let mut opened = open(self.cx, source)?;
             let mut peer = self.start(there, program, "mirror-write")?;
             let (to, from) = peer.ends()?;
+            let end = End::target(self.cx, &from, to)?;
             let from = Input::new(self.cx, from);
-            let ended = mirror::give(self.cx, &mut opened, to, from, &name);
+            let ended = mirror::give(self.cx, &mut opened, &end, from, &name);
+            drop(end);
             return Ok(peer.gone()?.judged(ended));
         };
         let mut peer = self.start(there, program, "mirror-write")?;
         let (to, from) = peer.ends()?;
-        let mut listens = || input::still_there(&from, "the target");
+        let end = End::target(self.cx, &from, to)?;
+        let mut listens = || end.is_there();
         let ended = match Views::new(self.cx, source, (None, interval), &mut listens) {
             Ok(mut views) => {
                 let from = Input::new(self.cx, &from);
-                mirror::give_on(self.cx, &mut views, to, Some(from), (&name, Some(&target)))
+                mirror::give_on(self.cx, &mut views, &end, from, (&name, Some(&target)))
             }
-            Err(error) => {
-                drop(to);
-                Err(error.into())
-            }
+            Err(error) => Err(error.into()),
         };
-        drop(from);
+        drop((end, from));
         Ok(peer.gone()?.judged(ended))
     }
 
@@ -182,9 +183,10 @@ impl<'a> Ends<'a> {
         let mut slave = Slave::new(self.cx, target)?;
         let mut peer = self.start(there, program, self.reading())?;
         let (to, from) = peer.ends()?;
+        let end = End::source(self.cx, &from, to)?;
         let (from, name) = (self.paced(from), target.to_string());
-        let ended = mirror_write::take(self.cx, &mut slave, from, Some(to), &name);
-        drop(slave);
+        let ended = mirror_write::take(self.cx, &mut slave, &end, from, &name);
+        drop((slave, end));
         Ok(peer.gone()?.judged(ended))
     }
 

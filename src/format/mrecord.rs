@@ -6,7 +6,7 @@
 use super::crc::crc32;
 use super::node::{Base, LeafElement};
 use super::record::PfsData;
-use super::{Fault, Offset, Rule, XBUFFER};
+use super::{Fault, Offset, Rule, Tid, XBUFFER};
 use std::mem::size_of;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -27,6 +27,8 @@ pub const ELEMENT: usize = HEAD + size_of::<LeafElement>();
 pub const SKIP: usize = HEAD + 2 * size_of::<Base>();
 /// Size of PFSD.
 pub const PFSD: usize = HEAD + 8 + size_of::<PfsData>();
+/// Size of CURSOR.
+pub const CURSOR: usize = HEAD + size_of::<Base>() + 8;
 
 /// Type flag: the source found something wrong with the record.
 pub const CRC_ERROR: u32 = 0x8000_0000;
@@ -55,6 +57,15 @@ pub enum Kind {
     Term = 7,
     /// The end of a batch without work.
     Idle = 8,
+    /// By what else than its PFSD a target's cursor knows the source. From here on: only where both
+    /// ends have announced it ([`Capabilities`]).
+    Source = 0x10,
+    /// How far an interrupted batch came.
+    Cursor = 0x11,
+    /// That there is nothing to say yet.
+    Alive = 0x12,
+    /// SKIP of a range of which the source cannot read anything.
+    Unreadable = 0x13,
 }
 
 impl Kind {
@@ -69,6 +80,10 @@ impl Kind {
             6 => Kind::Pass,
             7 => Kind::Term,
             8 => Kind::Idle,
+            0x10 => Kind::Source,
+            0x11 => Kind::Cursor,
+            0x12 => Kind::Alive,
+            0x13 => Kind::Unreadable,
             _ => return None,
         })
     }
@@ -101,8 +116,35 @@ pub struct PfsdBody {
 }
 
 const _: () = {
-    assert!(HEAD == 16 && ELEMENT == 80 && SKIP == 96 && PFSD == 316);
+    assert!(HEAD == 16 && ELEMENT == 80 && SKIP == 96 && PFSD == 316 && CURSOR == 64);
 };
+
+/// What an end of a two-way session can do beyond what the original does: bits in the reserved word of
+/// its first PFSD. The original leaves zero there and never looks at it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities(pub u32);
+
+impl Capabilities {
+    /// What the original can do, and every end of a one-way stream.
+    pub const NONE: Capabilities = Capabilities(0);
+    /// It goes on at the record where a batch was interrupted: SOURCE and CURSOR; UNREADABLE, which
+    /// nobody may go on behind.
+    pub const RESUME: Capabilities = Capabilities(1);
+    /// It says ALIVE where it would be silent for long, and takes that for what it is.
+    pub const ALIVE: Capabilities = Capabilities(2);
+    /// All that this library can do.
+    pub const ALL: Capabilities = Capabilities(3);
+
+    /// What this end and the other one, which announced `other`, can both do.
+    pub fn both(self, other: Capabilities) -> Capabilities {
+        Capabilities(self.0 & other.0)
+    }
+
+    /// Whether `what` is among it.
+    pub fn has(self, what: Capabilities) -> bool {
+        self.0 & what.0 == what.0
+    }
+}
 
 /// A record's contents.
 #[derive(Clone, Copy, Debug)]
@@ -138,6 +180,24 @@ pub enum Body<'a> {
     Term,
     /// There was no work.
     Idle,
+    /// The TID at which the source's PFS record was created; 0 if the source is a slave.
+    Source(Tid),
+    /// Every key below `key` is as of a view whose end was at least `end`; 0: there is no cursor.
+    Cursor {
+        /// The first key that is not resolved; its PFS id means nothing.
+        key: Base,
+        /// The end of the interrupted batch's window.
+        end: Tid,
+    },
+    /// There is nothing to say yet.
+    Alive,
+    /// Nothing is known about `[from, to)`.
+    Unreadable {
+        /// First key of the range.
+        from: Base,
+        /// The key behind it.
+        to: Base,
+    },
 }
 
 /// `size` rounded up to the stream's alignment.
@@ -222,10 +282,11 @@ impl<'a> Body<'a> {
                 Ok(leaf) => Ok(Body::Pass(leaf)),
                 Err(_) => fault("an element", format!("{} bytes", body.len())),
             },
-            Kind::Skip if size_is(SKIP) => {
+            Kind::Skip | Kind::Unreadable if size_is(SKIP) => {
                 let (from, to) = body.split_at(size_of::<Base>());
                 match (Base::read_from_bytes(from), Base::read_from_bytes(to)) {
-                    (Ok(from), Ok(to)) => Ok(Body::Skip { from, to }),
+                    (Ok(from), Ok(to)) if code == Kind::Skip => Ok(Body::Skip { from, to }),
+                    (Ok(from), Ok(to)) => Ok(Body::Unreadable { from, to }),
                     _ => fault("two bounds", format!("{} bytes", body.len())),
                 }
             }
@@ -233,6 +294,21 @@ impl<'a> Body<'a> {
                 Some(tid) => Ok(Body::Update(u64::from_le_bytes(*tid))),
                 None => fault("a TID", format!("{} bytes", body.len())),
             },
+            Kind::Source if size_is(SHORT) => match body.first_chunk::<8>() {
+                Some(tid) => Ok(Body::Source(Tid(u64::from_le_bytes(*tid)))),
+                None => fault("a TID", format!("{} bytes", body.len())),
+            },
+            Kind::Cursor if size_is(CURSOR) => {
+                let (key, end) = body.split_at(size_of::<Base>());
+                match (Base::read_from_bytes(key), U64::read_from_bytes(end)) {
+                    (Ok(key), Ok(end)) => Ok(Body::Cursor {
+                        key,
+                        end: Tid(end.get()),
+                    }),
+                    _ => fault("a key and a TID", format!("{} bytes", body.len())),
+                }
+            }
+            Kind::Alive if size_is(SHORT) => Ok(Body::Alive),
             Kind::Sync if size_is(SHORT) => Ok(Body::Sync),
             Kind::Idle if size_is(SHORT) => Ok(Body::Idle),
             Kind::Term if size_is(SHORT) => Ok(Body::Term),
@@ -322,7 +398,8 @@ pub fn append_skip(out: &mut Vec<u8>, from: &Base, to: &Base) {
     append(out, Kind::Skip as u32, &[from.as_bytes(), to.as_bytes()]);
 }
 
-/// Appends PFSD; `capabilities` is zero but between two mallets.
+/// Appends PFSD; `capabilities` is zero but in the first one that an end of a two-way session says
+/// ([`Capabilities`]).
 pub fn append_pfsd(out: &mut Vec<u8>, pfs: &PfsData, capabilities: u32) {
     let body = PfsdBody {
         version: U32::new(1),
@@ -335,6 +412,22 @@ pub fn append_pfsd(out: &mut Vec<u8>, pfs: &PfsData, capabilities: u32) {
 /// Appends UPDATE, the acknowledgement of `tid`.
 pub fn append_update(out: &mut Vec<u8>, tid: u64) {
     append(out, Kind::Update as u32, &[U64::new(tid).as_bytes()]);
+}
+
+/// Appends SOURCE.
+pub fn append_source(out: &mut Vec<u8>, leaf: Tid) {
+    append(out, Kind::Source as u32, &[U64::new(leaf.0).as_bytes()]);
+}
+
+/// Appends CURSOR.
+pub fn append_cursor(out: &mut Vec<u8>, key: &Base, end: Tid) {
+    let end = U64::new(end.0);
+    append(out, Kind::Cursor as u32, &[key.as_bytes(), end.as_bytes()]);
+}
+
+/// Appends ALIVE.
+pub fn append_alive(out: &mut Vec<u8>) {
+    append(out, Kind::Alive as u32, &[&[0; 8]]);
 }
 
 /// Appends SYNC, IDLE or TERM. Their eight body bytes mean nothing; they are what the original
@@ -441,6 +534,32 @@ mod tests {
         let mut out = Vec::new();
         append_skip(&mut out, &bound(2), &bound(9));
         assert_eq!(out[4..8], hex("fe0956de"));
+    }
+
+    #[test]
+    fn records_beyond_the_originals() {
+        let key = Base::from_key(Key {
+            localization: Localization(2),
+            obj_id: 77,
+            rec_type: 0x10,
+            key: -5,
+            create_tid: Tid(0x50),
+        });
+        let mut out = Vec::new();
+        append_cursor(&mut out, &key, Tid(9));
+        assert_eq!(out.len(), CURSOR);
+        let parsed = Body::parse(&out, 0).unwrap();
+        assert!(matches!(parsed, Body::Cursor { key: again, end: Tid(9) } if again == key));
+        let mut out = Vec::new();
+        append_source(&mut out, Tid(7));
+        assert!(matches!(Body::parse(&out, 0), Ok(Body::Source(Tid(7)))));
+        let mut out = Vec::new();
+        append_alive(&mut out);
+        assert!(matches!(Body::parse(&out, 0), Ok(Body::Alive)));
+        let (old, new) = (Capabilities::RESUME, Capabilities::ALL);
+        assert_eq!(new.both(old), old);
+        assert!(new.has(Capabilities::ALIVE) && !new.both(old).has(Capabilities::ALIVE));
+        assert!(Capabilities::NONE.has(Capabilities::NONE));
     }
 
     #[test]

@@ -447,6 +447,10 @@ impl Applier {
             };
             return pfs_edit::set_mark(&mut self.editor, txn, id, &first.to_bytes());
         }
+        // A record that does not belong into the window leaves it open what lies below.
+        if self.applied.dropped > 0 {
+            return Ok(());
+        }
         let mut key = self.position();
         // What did not arrive is not resolved.
         if let Some(damage) = self.damage.first.first() {

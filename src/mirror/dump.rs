@@ -147,6 +147,10 @@ pub fn name(body: &Body<'_>) -> &'static str {
         Body::Pass(_) => "PASS",
         Body::Term => "TERM",
         Body::Idle => "IDLE",
+        Body::Source(_) => "SOURCE",
+        Body::Cursor { .. } => "CURSOR",
+        Body::Alive => "ALIVE",
+        Body::Unreadable { .. } => "UNREADABLE",
     }
 }
 

@@ -28,6 +28,8 @@
 //!   stream ([`cycle`]).
 //! * The target knows the end of the last window that ended with SYNC. What it got of a later batch
 //!   is in place and beyond that TID, so invisible; the next batch repeats it.
+//! * Two mallets know more: the target keeps how far a batch came, and the source goes on there
+//!   (SOURCE and CURSOR, [`session`]).
 //! * A batch of which something could not be read ends with IDLE, as do all behind it: the original
 //!   lets flagged records count as deleted, and a SYNC would make that final.
 //! * A stream stopped on request ends with TERM and without SYNC. One that broke ends in the middle;
@@ -37,8 +39,9 @@
 //!
 //! [`session`] is that as a machine without I/O: which record comes next. [`window`] decides on
 //! TIDs, [`split`] on batches, [`source`] on the records of a batch, [`wire`] turns records into
-//! bytes and back, under the ceiling of [`throttle`]. [`read`] puts them together; [`mod@plan`] is
-//! the same with an output that only counts. [`dump`] says what a stream holds.
+//! bytes and back, [`output`] hands them on, under the ceiling of [`throttle`]. [`alive`] tells an end
+//! that is slow from one that is gone. [`read`] puts them together;
+//! [`mod@plan`] is the same with an output that only counts. [`dump`] says what a stream holds.
 //!
 //! [`target`] is the other side of the session, also without I/O. [`apply`] makes the records of a
 //! batch true in a slave, [`own`] says what becomes of that which they do not mention, [`ack`] is what may be said of it then and not before, [`takeback`]
@@ -53,6 +56,7 @@
 //! it is behind.
 
 pub mod ack;
+pub mod alive;
 pub mod apply;
 mod arrival;
 pub mod copy;
@@ -63,6 +67,7 @@ pub mod follow;
 pub mod lag;
 mod lane;
 mod link;
+pub mod output;
 pub mod own;
 pub mod plan;
 mod pour;

@@ -2,19 +2,21 @@
 //! what the target says.
 
 use super::damage::{Damage, Damages};
+pub use super::output::Output;
+use super::ready::Identity;
 use super::session::{Action, Ended, Message, Session};
 use super::source::{Item, Source};
 use super::split::{self, Chunk, Histogram};
 use super::throttle::Clock;
 use super::window::{SourcePfs, Window, untouched};
-use super::wire::{Records, Sink, broken};
+use super::wire::{Records, broken};
 use crate::error::{Class, Error, Result};
-use crate::format::mrecord::{CRC_ERROR, DATA_CRC_BAD, Kind};
+use crate::format::mrecord::Capabilities;
 use crate::format::{Key, Tid};
+use crate::fs::pfs;
 use crate::progress::{Progress, Status};
 use crate::store::{Fetch, View};
-use std::io::{Read, Write};
-use zerocopy::IntoBytes;
+use std::io::Read;
 
 /// Records between two looks at time and signals.
 const RECORDS: u32 = 32;
@@ -75,6 +77,8 @@ pub enum Event<'a> {
     },
     /// There is no work in the batch.
     NoWork,
+    /// Two-way: what both ends can do beyond the original.
+    Agreed(Capabilities),
     /// Two-way: the target has everything up to this TID, on stable media.
     Acknowledged(Tid),
     /// Something could not be read.
@@ -98,68 +102,6 @@ pub struct Edge<'a> {
     pub progress: &'a mut dyn Progress,
     /// Told what happens.
     pub events: &'a mut dyn FnMut(&Event<'_>),
-}
-
-/// Where a stream goes.
-pub trait Output {
-    /// Whether it wants the records' data.
-    fn wants_data(&self) -> bool;
-
-    /// A record of the session.
-    fn message(&mut self, message: &Message) -> Result<()>;
-
-    /// A record of the B-Tree.
-    fn item(&mut self, item: &Item) -> Result<()>;
-
-    /// Hands on what was gathered if that is worth it, or in any case if `all`.
-    fn flush(&mut self, clock: &mut dyn Clock, all: bool) -> Result<()>;
-
-    /// Bytes handed on so far.
-    fn bytes(&self) -> u64;
-}
-
-impl<W: Write> Output for Sink<W> {
-    fn wants_data(&self) -> bool {
-        true
-    }
-
-    fn message(&mut self, message: &Message) -> Result<()> {
-        self.mark(|out| message.append(out));
-        Ok(())
-    }
-
-    fn item(&mut self, item: &Item) -> Result<()> {
-        match item {
-            Item::Pass(leaf) => self.record(Kind::Pass as u32, leaf.as_bytes(), None),
-            // A stream of bytes has one target.
-            Item::Quiet { .. } => {}
-            Item::Skip { from, to, .. } => {
-                let mut body = [0; 80];
-                body[..40].copy_from_slice(from.as_bytes());
-                body[40..].copy_from_slice(to.as_bytes());
-                self.record(Kind::Skip as u32, &body, None);
-            }
-            Item::Record { leaf, data, damage } => {
-                let flags = match damage {
-                    Some(_) => CRC_ERROR | DATA_CRC_BAD,
-                    None => 0,
-                };
-                self.record(Kind::Record as u32 | flags, leaf.as_bytes(), data.as_ref());
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self, clock: &mut dyn Clock, all: bool) -> Result<()> {
-        match all || self.is_full() {
-            true => self.flush(clock),
-            false => Ok(()),
-        }
-    }
-
-    fn bytes(&self) -> u64 {
-        self.written()
-    }
 }
 
 /// What a stream holds.
@@ -269,13 +211,24 @@ pub fn run<F: Fetch + ?Sized>(
 pub fn converse<F: Fetch + ?Sized, R: Read>(
     fetch: &mut F,
     request: &Request,
+    announces: Capabilities,
     out: &mut dyn Output,
     answers: &mut Records<R>,
     edge: &mut Edge<'_>,
     report: &mut Report,
 ) -> Result<()> {
-    let mut session = Session::two_way(request.pfs);
+    let announces = announced(request, announces);
+    let mut session = Session::two_way(request.pfs).announcing(announces);
     Run::new(*request, out, edge, report).session(fetch, &mut session, Some(answers))
+}
+
+/// What a source announces that can do `what`.
+fn announced(request: &Request, what: Capabilities) -> Capabilities {
+    match request.accept_damage {
+        // What is accepted is sent as if it were whole: nobody may go on behind it.
+        true => what.both(Capabilities::ALIVE),
+        false => what,
+    }
 }
 
 /// Streams whatever `supply` gives, until it gives no more; two-way where there are `answers`. A view
@@ -283,6 +236,7 @@ pub fn converse<F: Fetch + ?Sized, R: Read>(
 /// too. Errors: those of [`converse`], and those of `supply`.
 pub fn follow<R: Read>(
     supply: &mut dyn Supply,
+    announces: Capabilities,
     out: &mut dyn Output,
     mut answers: Option<&mut Records<R>>,
     edge: &mut Edge<'_>,
@@ -293,7 +247,7 @@ pub fn follow<R: Read>(
     };
     let request = supplied.request;
     let mut session = match answers {
-        Some(_) => Session::two_way(request.pfs),
+        Some(_) => Session::two_way(request.pfs).announcing(announced(&request, announces)),
         None => Session::one_way(request.pfs, request.pfs.end),
     };
     session = session.following();
@@ -418,6 +372,18 @@ impl<'a, 'e> Run<'a, 'e> {
         session: &mut Session,
         mut answers: Option<&mut dyn Answers>,
     ) -> Result<()> {
+        // Before anything is begun with this view: it may be overtaken at any time.
+        let leaf = match answers.is_some() {
+            true => match pfs::load(fetch, self.request.pfs.id) {
+                Ok(found) => found.map_or(Tid::ZERO, |pfs| Identity::of(&pfs).leaf()),
+                Err(why) if self.is_overtaken(&why) => {
+                    self.overtaken = true;
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            },
+            false => Tid::ZERO,
+        };
         loop {
             match session.action() {
                 Action::Send(message) => self.send(&message, answers.is_some())?,
@@ -425,10 +391,11 @@ impl<'a, 'e> Run<'a, 'e> {
                     let Some(answers) = &mut answers else {
                         return Err(broken(0, "nobody answers"));
                     };
-                    let before = session.acknowledged();
+                    let before = (session.acknowledged(), session.agreed());
                     answers.hear(session)?;
                     self.heard(session, before);
                 }
+                Action::Identify => session.identified(leaf),
                 Action::Plan => match self.windows(fetch) {
                     Ok(windows) => session.plan(windows),
                     Err(why) if self.is_overtaken(&why) => {
@@ -436,6 +403,7 @@ impl<'a, 'e> Run<'a, 'e> {
                         self.overtaken = true;
                         let nothing = Window {
                             end: Tid(self.window.begin.0.saturating_sub(1)),
+                            resume: None,
                             ..self.window
                         };
                         session.plan([nothing]);
@@ -468,8 +436,12 @@ impl<'a, 'e> Run<'a, 'e> {
     }
 
     /// Takes notice of what the target said.
-    fn heard(&mut self, session: &Session, before: Option<Tid>) {
+    fn heard(&mut self, session: &Session, (before, agreed): (Option<Tid>, Capabilities)) {
         let (has, acknowledged) = (session.target(), session.acknowledged());
+        if session.agreed() != agreed {
+            (self.edge.events)(&Event::Agreed(session.agreed()));
+            self.out.agreed(session.agreed());
+        }
         if let Some(tid) = has {
             let floor = Tid(self.request.pfs.data.sync_beg_tid.get());
             self.window = Window {
@@ -478,6 +450,10 @@ impl<'a, 'e> Run<'a, 'e> {
                 resume: None,
             };
             self.report.target.0 = self.report.target.0.or(has);
+        }
+        if let Some(resume) = session.resume() {
+            self.window.end = self.request.pfs.end.max(resume.end);
+            self.window.resume = Some(resume);
         }
         if let Some(tid) = acknowledged.filter(|_| acknowledged != before) {
             self.report.target.1 = acknowledged;
@@ -497,7 +473,9 @@ impl<'a, 'e> Run<'a, 'e> {
         if self.request.live {
             let mut pfs = self.request.pfs;
             pfs.beside_a_writer(fetch, self.window.begin, self.edge.progress)?;
-            self.window.end = pfs.end;
+            // A batch that goes on ends at the earliest where it would have.
+            let resume = self.window.resume.map(|resume| resume.end);
+            self.window.end = resume.map_or(pfs.end, |end| end.max(pfs.end));
         }
         let window = self.window;
         let whole = vec![window];
@@ -560,7 +538,9 @@ impl<'a, 'e> Run<'a, 'e> {
             Key::pfs_min(self.request.pfs.id),
             Key::pfs_max(self.request.pfs.id),
         );
-        Ok(window.is_empty() || untouched(fetch, from, to, window.begin)?)
+        // What a target got of an interrupted batch is to be acknowledged, or taken back.
+        let resumed = window.resume.is_some() && self.report.target.0.is_some();
+        Ok(!resumed && (window.is_empty() || untouched(fetch, from, to, window.begin)?))
     }
 
     /// Tells how far the stream is; an error ends it.

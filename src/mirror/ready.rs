@@ -14,7 +14,7 @@ use super::window::{Resume, SourcePfs, Window};
 use crate::btree::{Scan, Step};
 use crate::error::{Class, Error, Result};
 use crate::format::mark::{self, fold};
-use crate::format::record::rt;
+use crate::format::record::{PfsData, rt};
 use crate::format::{Key, Tid};
 use crate::fs::pfs::{self, Pfs};
 use crate::fs::rollback::RolledBack;
@@ -37,6 +37,19 @@ impl Identity {
             uuid: fold(&pfs.data.unique_uuid),
             leaf: leaf.map_or(Tid::ZERO, |leaf| leaf.base.create_tid()),
         }
+    }
+
+    /// Of the source whose record a stream tells, and which was created at `leaf`.
+    pub fn told(pfs: &PfsData, leaf: Tid) -> Identity {
+        Identity {
+            uuid: fold(&pfs.unique_uuid),
+            leaf,
+        }
+    }
+
+    /// The TID at which the source's PFS record was created; 0 if it is a slave.
+    pub fn leaf(&self) -> Tid {
+        self.leaf
     }
 
     fn made(&self, cursor: &mark::Cursor) -> bool {
@@ -192,14 +205,7 @@ pub(super) fn settle(
         takeback::settle(store, id, now, progress)?;
     }
     let found = check(store.view(), id, source)?;
-    let own_leaf = found.leaf.map_or(Tid::ZERO, |leaf| leaf.base.create_tid());
-    let start = mark::Cursor {
-        key: Key::pfs_min(id),
-        end: Tid::ZERO,
-        source: identity.uuid,
-        source_leaf: identity.leaf,
-        own_leaf,
-    };
+    let start = start(&found, identity);
     let resume = good.map(|cursor| resume(&cursor, source));
     let ready = Ready {
         slave: Slave {
@@ -210,6 +216,18 @@ pub(super) fn settle(
         cursor: good.unwrap_or(start),
     };
     Ok((ready, taken_back))
+}
+
+/// The cursor of a pass that begins, from the source that is `identity` into `slave`.
+pub(super) fn start(slave: &Pfs, identity: &Identity) -> mark::Cursor {
+    let leaf = slave.leaf.as_ref();
+    mark::Cursor {
+        key: Key::pfs_min(slave.id),
+        end: Tid::ZERO,
+        source: identity.uuid,
+        source_leaf: identity.leaf,
+        own_leaf: leaf.map_or(Tid::ZERO, |leaf| leaf.base.create_tid()),
+    }
 }
 
 /// Whether the slave holds anything above its TID.

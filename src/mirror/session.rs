@@ -2,12 +2,13 @@
 
 use super::arrival::{TID_LIMIT, refused};
 use super::dump::name;
+use super::lane::key_in;
 use super::target::same_master;
-use super::window::{SourcePfs, Window};
+use super::window::{Resume, SourcePfs, Window};
 use crate::error::{Class, Error, Result};
-use crate::format::Tid;
-use crate::format::mrecord::{self, Body, Kind, PFSD, SHORT, padded};
+use crate::format::mrecord::{self, Body, Capabilities, Kind, PFSD, SHORT, padded};
 use crate::format::record::PfsData;
+use crate::format::{Key, Tid};
 use std::collections::VecDeque;
 
 /// A record of the session, as opposed to those of the B-Tree.
@@ -16,6 +17,10 @@ use std::collections::VecDeque;
 pub enum Message {
     /// A PFS's state.
     Pfsd(PfsData),
+    /// The same, with what its end can do beyond the original: the first of a batch.
+    Hello(PfsData, Capabilities),
+    /// When the source's PFS record was created.
+    Source(Tid),
     /// The batch is complete: the target may acknowledge it.
     Sync,
     /// The batch is over and gives nothing to acknowledge.
@@ -29,6 +34,8 @@ impl Message {
     pub fn append(&self, out: &mut Vec<u8>) {
         match self {
             Message::Pfsd(pfs) => mrecord::append_pfsd(out, pfs, 0),
+            Message::Hello(pfs, what) => mrecord::append_pfsd(out, pfs, what.0),
+            Message::Source(leaf) => mrecord::append_source(out, *leaf),
             Message::Sync => mrecord::append_mark(out, Kind::Sync),
             Message::Idle => mrecord::append_mark(out, Kind::Idle),
             Message::Term => mrecord::append_mark(out, Kind::Term),
@@ -38,7 +45,7 @@ impl Message {
     /// How many bytes those are.
     pub fn stream_bytes(&self) -> u64 {
         padded(match self {
-            Message::Pfsd(_) => PFSD,
+            Message::Pfsd(_) | Message::Hello(..) => PFSD,
             _ => SHORT,
         }) as u64
     }
@@ -52,6 +59,8 @@ pub enum Action {
     Send(Message),
     /// Take the target's next record, and show it with [`Session::take`]. Two-way only.
     Take,
+    /// Find when the source's PFS record was created, and tell it with [`Session::identified`].
+    Identify,
     /// Decide on the windows of the batches to come, and tell them with [`Session::plan`].
     Plan,
     /// Send what is in this window, and tell how it ended with [`Session::bulk_ended`].
@@ -86,6 +95,12 @@ enum State {
     Hello,
     /// The target's PFSD comes next.
     Greeting,
+    /// The target is to be told what its cursor knows the source by.
+    Identify,
+    /// It is told: this.
+    Identified(Tid),
+    /// The target's cursor comes next.
+    Cursor,
     /// The windows are to be decided on.
     Plan,
     /// The state of the PFS at the window's end comes next.
@@ -110,7 +125,8 @@ enum State {
 /// acknowledges everything up to it. A batch whose view was overtaken does not either; the next one
 /// begins where it began.
 ///
-/// Two-way, the target's PFSD follows the first of a batch, and its UPDATE the mark at the end. A
+/// Two-way, the target's PFSD follows the first of a batch, and its UPDATE the mark at the end. Where
+/// both ends can go on at the record, SOURCE and the target's CURSOR come behind the first two. A
 /// stream stopped on request ends with TERM at once: nobody waits for an UPDATE that does not come.
 #[derive(Debug)]
 pub struct Session {
@@ -120,6 +136,15 @@ pub struct Session {
     state: State,
     damaged: bool,
     two_way: bool,
+    /// What this end announces, and what both ends can do.
+    announces: Capabilities,
+    agreed: Capabilities,
+    /// What the target has been told that it knows the source by.
+    leaf: Option<Tid>,
+    /// The last batch was acknowledged: there is nothing to go on with.
+    clean: bool,
+    /// Where the target says that an interrupted batch goes on.
+    resume: Option<Resume>,
     /// Whether the session goes on when the source has more.
     follows: bool,
     /// What the target said last that it has.
@@ -137,6 +162,11 @@ impl Session {
             state: State::Hello,
             damaged: false,
             two_way: false,
+            announces: Capabilities::NONE,
+            agreed: Capabilities::NONE,
+            leaf: None,
+            clean: false,
+            resume: None,
             follows: false,
             target: None,
             acknowledged: None,
@@ -152,6 +182,14 @@ impl Session {
         }
     }
 
+    /// The same for an end of a two-way session that can do `what` beyond the original.
+    pub fn announcing(self, what: Capabilities) -> Session {
+        Session {
+            announces: what,
+            ..self
+        }
+    }
+
     /// The same session, which waits where it would be over, until the source has more.
     pub fn following(self) -> Session {
         Session {
@@ -160,17 +198,28 @@ impl Session {
         }
     }
 
-    /// The source has more: it is now `pfs`. After [`Action::Wait`].
+    /// What both ends can do beyond the original, once the target has answered.
+    pub fn agreed(&self) -> Capabilities {
+        self.agreed
+    }
+
+    /// Where the next batch goes on, if one was interrupted: in the source's PFS. It ends at the
+    /// earliest where that one would have.
+    pub fn resume(&self) -> Option<Resume> {
+        self.resume
+    }
+
+    /// The source has more: it is now `pfs`. After [`Action::Wait`], or before a batch is begun.
     pub fn renew(&mut self, pfs: SourcePfs) {
-        if self.state == State::Wait {
+        if matches!(self.state, State::Wait | State::Hello) {
             (self.pfs, self.end) = (pfs, pfs.end);
             self.state = State::Hello;
         }
     }
 
-    /// There will be no more. After [`Action::Wait`].
+    /// There will be no more. After [`Action::Wait`], or before a batch is begun.
     pub fn end(&mut self) {
-        if self.state == State::Wait {
+        if matches!(self.state, State::Wait | State::Hello) {
             self.state = State::Term;
         }
     }
@@ -206,10 +255,23 @@ impl Session {
         match (self.state, body) {
             (State::Greeting, Body::Pfsd(pfsd)) => {
                 self.greeted(pfsd.version.get(), &pfsd.pfs)?;
-                self.state = match self.windows.is_empty() {
-                    true => State::Plan,
-                    false => State::Open,
+                self.agreed = self.announces.both(Capabilities(pfsd.reserved.get()));
+                let resumes = self.agreed.has(Capabilities::RESUME);
+                self.state = match (self.windows.is_empty(), resumes) {
+                    (true, true) => State::Identify,
+                    (true, false) => State::Plan,
+                    (false, _) => State::Open,
                 };
+                Ok(())
+            }
+            (State::Cursor, Body::Cursor { key, end }) => {
+                self.resume = self.cursor(key.key(), *end)?;
+                self.state = State::Plan;
+                Ok(())
+            }
+            (State::Greeting | State::Cursor | State::Answer(_), Body::Alive)
+                if self.agreed.has(Capabilities::ALIVE) =>
+            {
                 Ok(())
             }
             (State::Answer(expected), Body::Update(tid)) => {
@@ -220,7 +282,10 @@ impl Session {
                             "the target acknowledges {tid} where the batch ends at {end}"
                         )));
                     }
-                    Some(end) => self.acknowledged = Some(end),
+                    Some(end) => {
+                        self.acknowledged = Some(end);
+                        self.clean = true;
+                    }
                     None => {}
                 }
                 self.state = match self.windows.is_empty() {
@@ -232,12 +297,43 @@ impl Session {
             (state, body) => {
                 let expected = match state {
                     State::Greeting => "the target's PFSD",
+                    State::Cursor => "CURSOR",
                     State::Answer(_) => "UPDATE",
                     _ => "nothing",
                 };
                 Err(refused(format!("{} where {expected} belongs", name(body))))
             }
         }
+    }
+
+    /// Takes the TID at which the source's PFS record was created, after [`Action::Identify`].
+    pub fn identified(&mut self, leaf: Tid) {
+        self.state = match self.clean && self.leaf == Some(leaf) {
+            true => State::Plan,
+            false => State::Identified(leaf),
+        };
+        self.leaf = Some(leaf);
+    }
+
+    /// Where a target goes on that says it has everything below `key` up to `end`.
+    fn cursor(&self, key: Key, end: Tid) -> Result<Option<Resume>> {
+        if end.is_zero() {
+            return Ok(None);
+        }
+        if end > TID_LIMIT || self.target.is_none_or(|has| end <= has) {
+            return Err(refused(format!("a cursor up to {end} is impossible")));
+        }
+        if end > self.pfs.committed && !self.pfs.data.is_slave() {
+            let committed = self.pfs.committed;
+            let text = format!(
+                "the target has a part of its master up to {end}, which goes to {committed} only: \
+                 one of them was changed, taken back or restored behind the other's back; make the \
+                 slave anew"
+            );
+            return Err(Error::new(Class::Incompatible, text));
+        }
+        let key = key_in(key, self.pfs.id);
+        Ok(Some(Resume { key, end }))
     }
 
     fn greeted(&mut self, version: u32, slave: &PfsData) -> Result<()> {
@@ -274,6 +370,7 @@ impl Session {
     /// Decides on the windows of all batches, in order.
     pub fn plan(&mut self, windows: impl IntoIterator<Item = Window>) {
         self.windows.extend(windows);
+        self.resume = None;
         self.state = match self.windows.is_empty() {
             true => State::Term,
             false => State::Open,
@@ -283,6 +380,7 @@ impl Session {
     /// Takes notice of how the records of a batch ended.
     pub fn bulk_ended(&mut self, ended: Ended) {
         self.damaged |= ended == Ended::Damaged;
+        self.clean &= ended == Ended::Idle;
         if ended == Ended::Overtaken {
             // What comes after the window that is open will be in the next view's.
             self.windows.truncate(1);
@@ -303,9 +401,14 @@ impl Session {
                     (false, true) => State::Plan,
                     (false, false) => State::Open,
                 };
-                Action::Send(Message::Pfsd(self.pfs.told(self.end)))
+                Action::Send(Message::Hello(self.pfs.told(self.end), self.announces))
             }
-            State::Greeting | State::Answer(_) => Action::Take,
+            State::Greeting | State::Cursor | State::Answer(_) => Action::Take,
+            State::Identify => Action::Identify,
+            State::Identified(leaf) => {
+                self.state = State::Cursor;
+                Action::Send(Message::Source(leaf))
+            }
             State::Plan => Action::Plan,
             State::Open => match self.windows.front() {
                 Some(window) => {
@@ -354,206 +457,4 @@ pub(super) fn opening(pfs: &SourcePfs, window: &Window) -> PfsData {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::format::Tid;
-
-    fn window(begin: u64, end: u64) -> Window {
-        Window {
-            begin: Tid(begin),
-            end: Tid(end),
-            resume: None,
-        }
-    }
-
-    /// What a session with these windows says, if their records end as told.
-    fn said(windows: &[Window], mut ends: &[Ended]) -> String {
-        let pfs = SourcePfs {
-            id: 1,
-            data: PfsData::default_for([3; 16]),
-            end: Tid(90),
-            committed: Tid(90),
-        };
-        let mut session = Session::one_way(pfs, Tid(90));
-        let mut said = String::new();
-        for _ in 0..100 {
-            match session.action() {
-                Action::Send(Message::Pfsd(pfs)) => {
-                    let (begin, end) = (pfs.sync_beg_tid.get(), pfs.sync_end_tid.get());
-                    said += &format!("pfsd {begin}-{end} ");
-                }
-                Action::Send(message) => said += &format!("{message:?} ").to_lowercase(),
-                Action::Plan => session.plan(windows.iter().copied()),
-                Action::Take | Action::Wait => panic!("one-way, once"),
-                Action::Bulk(window) => {
-                    said += &format!("bulk {}-{} ", window.begin.0, window.end.0);
-                    session.bulk_ended(ends[0]);
-                    ends = &ends[1..];
-                }
-                Action::Done => return said.trim_end().to_owned(),
-            }
-        }
-        panic!("no end: {said}");
-    }
-
-    #[test]
-    fn sessions() {
-        use Ended::*;
-        assert_eq!(
-            said(&[window(5, 90)], &[Complete]),
-            "pfsd 0-90 pfsd 5-90 bulk 5-90 sync term"
-        );
-        assert_eq!(
-            said(&[window(91, 90)], &[Idle]),
-            "pfsd 0-90 pfsd 91-90 bulk 91-90 idle term"
-        );
-        assert_eq!(
-            said(&[window(5, 50), window(51, 90)], &[Complete, Complete]),
-            "pfsd 0-90 pfsd 5-50 bulk 5-50 sync pfsd 0-90 pfsd 51-90 bulk 51-90 sync term"
-        );
-        assert_eq!(
-            said(&[window(5, 50), window(51, 90)], &[Stopped]),
-            "pfsd 0-90 pfsd 5-50 bulk 5-50 term"
-        );
-    }
-
-    fn body(pfs: PfsData) -> Body<'static> {
-        Body::Pfsd(mrecord::PfsdBody {
-            version: 1.into(),
-            reserved: 0.into(),
-            pfs,
-        })
-    }
-
-    /// What a two-way session says to a target that has everything up to `has`, and what it takes.
-    fn talk(has: u64, ends: &[Ended], acked: &[u64]) -> Result<String> {
-        converse(has, ends, acked, false)
-    }
-
-    /// The same; one that `follows` is renewed as long as ends are left.
-    fn converse(has: u64, ends: &[Ended], acked: &[u64], follows: bool) -> Result<String> {
-        let mut pfs = SourcePfs {
-            id: 1,
-            data: PfsData::default_for([3; 16]),
-            end: Tid(90),
-            committed: Tid(95),
-        };
-        pfs.data.sync_beg_tid.set(1);
-        let mut slave = PfsData::default_for([3; 16]);
-        slave.mirror_flags.set(PfsData::SLAVE);
-        slave.sync_end_tid.set(has);
-        let mut session = Session::two_way(pfs);
-        if follows {
-            session = session.following();
-        }
-        let (mut said, mut ends, mut acked) = (String::new(), ends.iter(), acked.iter());
-        let mut hello = true;
-        for _ in 0..100 {
-            match session.action() {
-                Action::Send(Message::Pfsd(_)) => said += "pfsd ",
-                Action::Send(message) => said += &format!("{message:?} ").to_lowercase(),
-                Action::Take if hello => {
-                    session.take(&body(slave))?;
-                    hello = false;
-                    said += "<pfsd ";
-                }
-                Action::Take => {
-                    let tid = *acked.next().expect("an answer");
-                    session.take(&Body::Update(tid))?;
-                    slave.sync_end_tid.set(tid);
-                    hello = true;
-                    said += "<update ";
-                }
-                Action::Plan => {
-                    let begin = session.target().expect("a target").next().0;
-                    session.plan([window(begin, 60), window(61, 90)]);
-                }
-                Action::Bulk(window) => {
-                    said += &format!("bulk {}-{} ", window.begin.0, window.end.0);
-                    session.bulk_ended(*ends.next().expect("an end"));
-                }
-                Action::Wait if ends.as_slice().is_empty() => session.end(),
-                Action::Wait => {
-                    said += "| ";
-                    session.renew(pfs);
-                }
-                Action::Done => return Ok(said.trim_end().to_owned()),
-            }
-        }
-        panic!("no end: {said}");
-    }
-
-    #[test]
-    fn two_way_sessions() {
-        use Ended::*;
-        assert_eq!(
-            talk(50, &[Complete, Complete], &[60, 90]).unwrap(),
-            "pfsd <pfsd pfsd bulk 51-60 sync <update pfsd <pfsd pfsd bulk 61-90 sync <update term"
-        );
-        assert_eq!(
-            talk(50, &[Stopped], &[]).unwrap(),
-            "pfsd <pfsd pfsd bulk 51-60 term"
-        );
-        // The target says what it has; it acknowledges nothing behind damage.
-        assert_eq!(
-            talk(50, &[Damaged, Complete], &[50, 50]).unwrap(),
-            "pfsd <pfsd pfsd bulk 51-60 idle <update pfsd <pfsd pfsd bulk 51-90 idle <update term"
-        );
-        let wrong = talk(50, &[Complete], &[59]).unwrap_err();
-        assert_eq!(wrong.class(), Class::Protocol);
-        // Beyond the newest record, and not beyond what is committed: there is no work.
-        assert!(talk(95, &[Idle, Idle], &[95, 95]).is_ok());
-        let ahead = talk(96, &[], &[]).unwrap_err();
-        assert_eq!(ahead.class(), Class::Incompatible);
-        let impossible = talk(u64::MAX, &[], &[]).unwrap_err();
-        assert_eq!(impossible.class(), Class::Protocol);
-    }
-
-    #[test]
-    fn a_followed_source_goes_on() {
-        use Ended::*;
-        let said = |ends: &[Ended], acked: &[u64]| converse(50, ends, acked, true).unwrap();
-        assert_eq!(
-            said(&[Complete, Complete, Idle, Idle], &[60, 90, 90, 90]),
-            "pfsd <pfsd pfsd bulk 51-60 sync <update pfsd <pfsd pfsd bulk 61-90 sync <update | \
-             pfsd <pfsd pfsd bulk 91-60 idle <update pfsd <pfsd pfsd bulk 91-90 idle <update term"
-        );
-        // The next view begins where the one that was overtaken did.
-        assert_eq!(
-            said(&[Overtaken, Complete, Complete], &[50, 60, 90]),
-            "pfsd <pfsd pfsd bulk 51-60 idle <update | \
-             pfsd <pfsd pfsd bulk 51-60 sync <update pfsd <pfsd pfsd bulk 61-90 sync <update term"
-        );
-        // Nobody waits behind damage.
-        assert_eq!(
-            said(&[Damaged, Complete, Complete], &[50, 50]),
-            "pfsd <pfsd pfsd bulk 51-60 idle <update pfsd <pfsd pfsd bulk 51-90 idle <update term"
-        );
-    }
-
-    #[test]
-    fn nothing_behind_damage_can_be_acknowledged() {
-        use Ended::*;
-        let windows = [window(1, 10), window(11, 20), window(21, 90)];
-        let said = said(&windows, &[Complete, Damaged, Complete]);
-        let marks: Vec<&str> = said
-            .split(' ')
-            .filter(|w| ["sync", "idle"].contains(w))
-            .collect();
-        assert_eq!(marks, ["sync", "idle", "idle"]);
-    }
-
-    #[test]
-    fn sizes_are_those_of_the_bytes() {
-        for message in [
-            Message::Pfsd(PfsData::default_for([3; 16])),
-            Message::Sync,
-            Message::Idle,
-            Message::Term,
-        ] {
-            let mut bytes = Vec::new();
-            message.append(&mut bytes);
-            assert_eq!(bytes.len() as u64, message.stream_bytes());
-        }
-    }
-}
+mod tests;

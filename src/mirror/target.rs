@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! PFSD  → Hello     show me the slave (make it if there is none); two-way: say its record
+//! SOURCE → Source   (two mallets) make the slave ready to go on where it was interrupted; say CURSOR
 //! PFSD  → Read      the window; nothing is decided on it yet
 //! REC … → Apply     what `Target::batch` says is checked and begun with the first of them
 //! SYNC  → Complete  finish, make durable; then tell it, and (two-way) say UPDATE
@@ -18,7 +19,7 @@ use super::arrival::{TID_LIMIT, refused};
 use super::dump::name;
 use crate::error::{Class, Error, Result};
 use crate::format::Tid;
-use crate::format::mrecord::Body;
+use crate::format::mrecord::{Body, Capabilities};
 use crate::format::record::PfsData;
 use uuid::Uuid;
 
@@ -38,6 +39,11 @@ pub enum Step {
     /// Load the slave (or make one with this PFS's `shared_uuid`) and give it with
     /// [`Target::slave`]; two-way, say its record then.
     Hello(PfsData),
+    /// Make the slave ready for a pass from a source whose PFS record was created at this TID, and
+    /// say the cursor that counts for it.
+    Source(Tid),
+    /// The other end has nothing to say yet.
+    Alive,
     /// Nothing; take the next record.
     Read,
     /// Apply the record: it belongs to [`Target::batch`].
@@ -73,6 +79,9 @@ enum State {
 pub struct Target {
     state: State,
     force: bool,
+    /// What this end announces, and what both ends can do.
+    announces: Capabilities,
+    agreed: Capabilities,
     two_way: bool,
     slave: Option<Slave>,
     /// What the two PFSDs of the batch said.
@@ -89,12 +98,33 @@ impl Target {
         Target {
             state: State::Between,
             force,
+            announces: Capabilities::NONE,
+            agreed: Capabilities::NONE,
             two_way,
             slave: None,
             told: None,
             window: None,
             withheld: false,
         }
+    }
+
+    /// The same for an end of a two-way session that can do `what` beyond the original.
+    pub fn announcing(self, what: Capabilities) -> Target {
+        Target {
+            announces: what,
+            ..self
+        }
+    }
+
+    /// What both ends can do beyond the original: what the slave's PFSD is to announce. Known from
+    /// the first PFSD on.
+    pub fn agreed(&self) -> Capabilities {
+        self.agreed
+    }
+
+    /// Whether the source owes something: it has been told where the slave stands, or has begun.
+    pub fn is_owed(&self) -> bool {
+        matches!(self.state, State::Opening | State::Open | State::Bulk)
     }
 
     /// Shows the slave, after [`Step::Hello`]; again for every batch. Errors, of class
@@ -131,7 +161,16 @@ impl Target {
         let (state, step) = match (self.state, body) {
             (State::Between, Body::Pfsd(pfsd)) => {
                 (self.told, self.window) = (Some(pfsd.pfs), None);
+                self.agreed = self.announces.both(Capabilities(pfsd.reserved.get()));
                 (State::Greeted, Step::Hello(pfsd.pfs))
+            }
+            (State::Opening, Body::Source(leaf)) if self.agreed.has(Capabilities::RESUME) => {
+                (State::Opening, Step::Source(*leaf))
+            }
+            (state, Body::Alive)
+                if state != State::Over && self.agreed.has(Capabilities::ALIVE) =>
+            {
+                (state, Step::Alive)
             }
             (State::Opening, Body::Pfsd(pfsd)) => {
                 if let Some(slave) = &self.slave {
@@ -143,10 +182,19 @@ impl Target {
             (State::Open | State::Bulk, Body::Record { nodata: true, .. }) => {
                 return Err(refused("a record without its data, as only prescans have"));
             }
-            (State::Bulk, Body::Record { .. } | Body::Pass(_) | Body::Skip { .. }) => {
-                (State::Bulk, Step::Apply)
+            (State::Open | State::Bulk, Body::Unreadable { .. })
+                if !self.agreed.has(Capabilities::RESUME) =>
+            {
+                return Err(refused("UNREADABLE, which nobody announced"));
             }
-            (State::Open, Body::Record { .. } | Body::Pass(_) | Body::Skip { .. }) => {
+            (
+                State::Bulk,
+                Body::Record { .. } | Body::Pass(_) | Body::Skip { .. } | Body::Unreadable { .. },
+            ) => (State::Bulk, Step::Apply),
+            (
+                State::Open,
+                Body::Record { .. } | Body::Pass(_) | Body::Skip { .. } | Body::Unreadable { .. },
+            ) => {
                 self.check()?;
                 (State::Bulk, Step::Apply)
             }
@@ -223,6 +271,11 @@ impl Target {
     /// Whether the bytes may end here.
     pub fn is_over(&self) -> bool {
         self.state == State::Over
+    }
+
+    /// What the source said of itself, since it was greeted.
+    pub fn told(&self) -> Option<&PfsData> {
+        self.told.as_ref()
     }
 
     /// Whether a batch is open.
@@ -307,9 +360,13 @@ mod tests {
     }
 
     fn pfsd(data: PfsData) -> Body<'static> {
+        announced(data, Capabilities::NONE)
+    }
+
+    fn announced(data: PfsData, what: Capabilities) -> Body<'static> {
         Body::Pfsd(PfsdBody {
             version: 1.into(),
-            reserved: 0.into(),
+            reserved: what.0.into(),
             pfs: data,
         })
     }
@@ -413,6 +470,47 @@ mod tests {
             let error = session(words, false).unwrap_err();
             assert_eq!(error.class(), Class::Protocol, "{words}");
             assert!(error.to_string().contains(complaint), "{words}: {error}");
+        }
+    }
+
+    #[test]
+    fn more_only_where_both_announce_it() {
+        use Capabilities as C;
+        let source = Body::Source(Tid(5));
+        for (ours, theirs) in [
+            (C::NONE, C::ALL),
+            (C::ALL, C::NONE),
+            (C::ALL, C::RESUME),
+            (C::ALIVE, C::ALL),
+            (C::ALL, C(u32::MAX)),
+        ] {
+            let mut target = Target::new(false, true).announcing(ours);
+            assert_eq!(target.agreed(), C::NONE);
+            assert!(target.take(&Body::Alive).is_err(), "before the first PFSD");
+            target.take(&announced(pfs(3, 1, 60, 0), theirs)).unwrap();
+            assert_eq!(target.agreed(), ours.both(theirs));
+            let data = pfs(3, 1, 50, PfsData::SLAVE);
+            target.slave(Slave { id: 2, data }).unwrap();
+            let (resume, alive) = (
+                target.agreed().has(C::RESUME),
+                target.agreed().has(C::ALIVE),
+            );
+            let step = target.take(&source);
+            assert_eq!(matches!(step, Ok(Step::Source(Tid(5)))), resume);
+            let beats = |target: &mut Target| {
+                let step = target.take(&Body::Alive);
+                assert_eq!(matches!(step, Ok(Step::Alive)), alive);
+            };
+            beats(&mut target);
+            target.take(&pfsd(pfs(3, 51, 60, 0))).unwrap();
+            assert!(target.take(&source).is_err(), "after the second PFSD");
+            beats(&mut target);
+            target.take(&record(false)).unwrap();
+            beats(&mut target);
+            target.take(&Body::Sync).unwrap();
+            beats(&mut target);
+            target.take(&Body::Term).unwrap();
+            assert!(target.take(&Body::Alive).is_err(), "after TERM");
         }
     }
 

@@ -24,6 +24,16 @@ pub fn broken(at: u64, text: impl std::fmt::Display) -> Error {
     )
 }
 
+/// The error about an end that has not been heard for so long that it counts as gone: what a reader
+/// or writer of the link says with [`ErrorKind::TimedOut`].
+pub fn silent() -> Error {
+    Error::new(
+        Class::Protocol,
+        "nothing is heard of the other end any more; nothing that was acknowledged is lost, start \
+         again",
+    )
+}
+
 /// A record as it came.
 pub struct Record<'a> {
     /// Byte offset in the stream.
@@ -118,6 +128,7 @@ impl<R: Read> Records<R> {
                 Ok(0) => break,
                 Ok(n) => self.held.end += n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::TimedOut => return Err(silent()),
                 Err(e) => return Err(Error::io("reading the stream", e)),
             }
         }
@@ -156,6 +167,7 @@ pub struct Sink<W> {
     queued: usize,
     gathered: usize,
     written: u64,
+    tells_damage: bool,
 }
 
 impl<W: Write> Sink<W> {
@@ -174,7 +186,18 @@ impl<W: Write> Sink<W> {
             queued: 0,
             gathered,
             written: 0,
+            tells_damage: false,
         }
+    }
+
+    /// Whether a range that cannot be read is said to be one, or is nothing but skipped.
+    pub fn tell_damage(&mut self, tells: bool) {
+        self.tells_damage = tells;
+    }
+
+    /// See [`Sink::tell_damage`].
+    pub fn tells_damage(&self) -> bool {
+        self.tells_damage
     }
 
     /// Bytes that the other side has taken.
@@ -287,6 +310,7 @@ fn write_error(error: io::Error) -> Error {
             Class::Protocol,
             "the stream's reader is gone; nothing it has not acknowledged is lost, start again",
         ),
+        ErrorKind::TimedOut => silent(),
         _ => Error::io("writing the stream", error),
     }
 }

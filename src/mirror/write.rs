@@ -2,15 +2,21 @@
 
 use super::ack::Ack;
 use super::apply::{Applied, Applier, Batch, Ending, Terms};
+use super::copy::Group;
 use super::damage::{Damage, Damages, What};
+use super::ready::{self, Identity};
 use super::takeback;
 use super::target::{Slave, Step, Target};
-use super::wire::{Records, broken};
+use super::window::SourcePfs;
+use super::wire::{Records, broken, silent};
 use crate::error::{Class, Error, Result};
-use crate::format::Tid;
-use crate::format::mrecord::{self, Body};
+use crate::format::mark::{self, MARK_SIZE};
+use crate::format::mrecord::{self, Body, Capabilities};
+use crate::format::node::Base;
 use crate::format::record::PfsData;
+use crate::format::{Key, Tid};
 use crate::fs::pfs;
+use crate::fs::rollback::RolledBack;
 use crate::progress::{Progress, Status};
 use crate::store::{Store, Txn};
 use std::io::{ErrorKind, Read, Write};
@@ -27,11 +33,23 @@ pub struct Request {
     pub force: bool,
     /// Under which terms batches are acknowledged.
     pub terms: Terms,
+    /// Two-way: what this end announces beyond the original.
+    pub announces: Capabilities,
+    /// How much is made durable at a time, where a batch that is interrupted goes on there.
+    pub group: Group,
 }
 
 /// Something to tell the user.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
+    /// Two-way: what both ends can do beyond the original.
+    Agreed(Capabilities),
+    /// Two-way: from now on the source owes something, or does not.
+    Owed(bool),
+    /// What a pass left that could not be continued was taken back.
+    TakenBack(&'a RolledBack),
+    /// An interrupted batch goes on here.
+    Resumed(Key),
     /// A batch begins.
     Batch(Batch),
     /// A batch is durable and acknowledged.
@@ -110,7 +128,16 @@ pub fn write<'a, R: Read>(
 ) -> Result<()> {
     let mut session = Session {
         records: Records::new(from),
-        target: Target::new(request.force, answers.is_some()),
+        target: Target::new(request.force, answers.is_some()).announcing(match answers.is_some() {
+            true => request.announces,
+            false => Capabilities::NONE,
+        }),
+        agreed: Capabilities::NONE,
+        owed: false,
+        identity: None,
+        settled: false,
+        cursor: None,
+        since: Since::default(),
         answers,
         request,
         edge,
@@ -123,6 +150,16 @@ pub fn write<'a, R: Read>(
 struct Session<'a, 'e, R> {
     records: Records<R>,
     target: Target,
+    /// What was told last: what both ends can do, and whether the source owes something.
+    agreed: Capabilities,
+    owed: bool,
+    /// The source, once it has said what cursors know it by.
+    identity: Option<Identity>,
+    /// Whether what an earlier pass left has been seen to, since the slave was shown.
+    settled: bool,
+    /// What checkpoints of the batch are to note.
+    cursor: Option<mark::Cursor>,
+    since: Since,
     answers: Option<&'a mut (dyn Write + 'a)>,
     request: &'a Request,
     edge: &'a mut Edge<'e>,
@@ -132,6 +169,7 @@ struct Session<'a, 'e, R> {
 impl<R: Read> Session<'_, '_, R> {
     /// Takes what stands between two batches, and the batch that follows; says whether to go on.
     fn next(&mut self, home: &mut dyn Home) -> Result<bool> {
+        self.owed()?;
         let at = self.records.offset();
         let Some(record) = self.records.next()? else {
             return Err(cut_off(at));
@@ -139,15 +177,27 @@ impl<R: Read> Session<'_, '_, R> {
         let step = self.target.take(&record.body);
         match step.map_err(|e| placed(e, at))? {
             Step::Hello(told) => self.greet(home.open()?, &told)?,
+            Step::Source(leaf) => self.resume(home.open()?, leaf)?,
             Step::Read => {
+                self.settle(home.open()?)?;
                 let goes_on = self.batch(home.open()?);
                 home.leave();
                 return goes_on;
             }
             Step::Over => (self.edge.events)(&Event::Terminated)?,
-            Step::Apply | Step::Complete | Step::Idle | Step::Stopped => {}
+            Step::Alive | Step::Apply | Step::Complete | Step::Idle | Step::Stopped => {}
         }
         Ok(true)
+    }
+
+    /// Tells whether the source owes something, if that has changed.
+    fn owed(&mut self) -> Result<()> {
+        let owed = self.target.is_owed();
+        if self.answers.is_some() && owed != self.owed {
+            self.owed = owed;
+            (self.edge.events)(&Event::Owed(owed))?;
+        }
+        Ok(())
     }
 
     /// Shows the slave to the machine, and two-way to the source.
@@ -163,14 +213,77 @@ impl<R: Read> Session<'_, '_, R> {
         };
         let data = found.data;
         self.target.slave(Slave { id, data })?;
+        (self.settled, self.cursor) = (false, None);
+        let agreed = self.target.agreed();
+        // A source that may say next who it is has a word in what becomes of what is left.
+        if !agreed.has(Capabilities::RESUME) {
+            self.settle(store)?;
+        }
+        // What is kept there is about this volume only.
+        let told = PfsData {
+            reserved03: [0; MARK_SIZE],
+            ..data
+        };
+        self.say(|out| mrecord::append_pfsd(out, &told, agreed.0))?;
+        if agreed != self.agreed {
+            self.agreed = agreed;
+            (self.edge.events)(&Event::Agreed(agreed))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the slave ready for a pass from its begin on, if it is not ready for any.
+    fn settle(&mut self, store: &mut Store) -> Result<()> {
+        if self.settled {
+            return Ok(());
+        }
+        let id = self.request.pfs;
+        self.settled = true;
         takeback::settle(store, id, (self.edge.now)(), self.edge.progress)?;
-        self.say(|out| mrecord::append_pfsd(out, &data, 0))
+        if let (Some(identity), Some(slave)) = (&self.identity, pfs::load(store.view(), id)?) {
+            self.cursor = Some(ready::start(&slave, identity));
+        }
+        Ok(())
+    }
+
+    /// Makes the slave ready to go on where a pass of this source was interrupted, and says where.
+    fn resume(&mut self, store: &mut Store, leaf: Tid) -> Result<()> {
+        let Some(told) = self.target.told().copied() else {
+            return Ok(());
+        };
+        let id = self.request.pfs;
+        let identity = Identity::told(&told, leaf);
+        let source = SourcePfs {
+            id,
+            data: told,
+            end: told.sync_end_tid(),
+            committed: told.sync_end_tid(),
+        };
+        let (now, progress) = ((self.edge.now)(), &mut *self.edge.progress);
+        let (ready, taken_back) = ready::settle(store, id, &source, &identity, now, progress)?;
+        if let Some(taken_back) = &taken_back {
+            (self.edge.events)(&Event::TakenBack(taken_back))?;
+        }
+        if let Some(resume) = ready.resume {
+            (self.edge.events)(&Event::Resumed(resume.key))?;
+        }
+        (self.settled, self.identity, self.cursor) = (true, Some(identity), Some(ready.cursor));
+        let (key, end) = match ready.resume {
+            Some(resume) => (resume.key, resume.end),
+            None => (Key::pfs_min(id), Tid::ZERO),
+        };
+        self.say(|out| mrecord::append_cursor(out, &Base::from_key(key), end))
     }
 
     /// Takes the records of a batch, and its end; says whether to go on.
     fn batch(&mut self, store: &mut Store) -> Result<bool> {
         let mut txn = store.begin((self.edge.now)())?;
         let mut applier = None;
+        self.since = Since {
+            time: (self.edge.now)(),
+            ..Since::default()
+        };
+        self.owed()?;
         let step = loop {
             match self.step(&mut txn, &mut applier) {
                 Ok(Step::Apply) => {}
@@ -186,7 +299,10 @@ impl<R: Read> Session<'_, '_, R> {
             Step::Complete => {
                 let applier = match applier {
                     Some(applier) => applier,
-                    None => self.begin()?,
+                    None => {
+                        let batch = self.target.batch()?;
+                        begin(self.request, self.edge, self.cursor, batch)?
+                    }
                 };
                 self.complete(applier, txn)?;
                 if let Some(error) = self.braked(store)? {
@@ -237,23 +353,17 @@ impl<R: Read> Session<'_, '_, R> {
             Some(applier) => applier,
             None => {
                 let batch = self.target.batch().map_err(wrong)?;
-                let mut new = Applier::new(batch).map_err(wrong)?;
-                new.allow_deletes(self.request.terms.allow_deletes);
-                (self.edge.events)(&Event::Batch(batch)).map_err(Failure::Wrong)?;
-                applier.insert(new)
+                let new = begin(self.request, self.edge, self.cursor, batch);
+                applier.insert(new.map_err(wrong)?)
             }
         };
         self.report.status.object = applier.position().obj_id;
         apply(applier, txn, &record.body).map_err(wrong)?;
+        self.since.count(&record.body);
+        if self.cursor.is_some() && self.since.is_enough(&self.request.group, self.edge.now) {
+            applier.checkpoint(txn).map_err(wrong)?;
+        }
         Ok(step)
-    }
-
-    fn begin(&mut self) -> Result<Applier> {
-        let batch = self.target.batch()?;
-        (self.edge.events)(&Event::Batch(batch))?;
-        let mut applier = Applier::new(batch)?;
-        applier.allow_deletes(self.request.terms.allow_deletes);
-        Ok(applier)
     }
 
     /// Keeps what came of a batch that is not complete.
@@ -329,9 +439,61 @@ impl<R: Read> Session<'_, '_, R> {
                 Class::Protocol,
                 "the source is gone; nothing that was acknowledged is lost, start again",
             ),
+            ErrorKind::TimedOut => silent(),
             _ => Error::io("answering the source", error),
         })
     }
+}
+
+/// What came of a batch since all was durable, and when that was.
+#[derive(Clone, Copy, Debug, Default)]
+struct Since {
+    records: u64,
+    bytes: u64,
+    /// Microseconds since 1970.
+    time: u64,
+}
+
+impl Since {
+    fn count(&mut self, body: &Body<'_>) {
+        self.records += 1;
+        if let Body::Record { data, .. } = body {
+            self.bytes += data.len() as u64;
+        }
+    }
+
+    /// Whether it is enough to be made durable; if so, counting begins anew.
+    fn is_enough(&mut self, group: &Group, now: &mut dyn FnMut() -> u64) -> bool {
+        let mut enough = self.records >= group.records || self.bytes >= group.bytes;
+        if !enough && self.records.is_multiple_of(RECORDS) {
+            let passed = now().saturating_sub(self.time);
+            enough = u128::from(passed) >= group.time.as_micros();
+        }
+        if enough {
+            *self = Since {
+                time: now(),
+                ..Since::default()
+            };
+        }
+        enough
+    }
+}
+
+/// Begins a batch, whose checkpoints note in `cursor` how far it is.
+fn begin(
+    request: &Request,
+    edge: &mut Edge<'_>,
+    cursor: Option<mark::Cursor>,
+    batch: Batch,
+) -> Result<Applier> {
+    let mut applier = Applier::new(batch)?;
+    applier.allow_deletes(request.terms.allow_deletes);
+    if let Some(cursor) = cursor {
+        let end = batch.end;
+        applier.note_progress(mark::Cursor { end, ..cursor });
+    }
+    (edge.events)(&Event::Batch(batch))?;
+    Ok(applier)
 }
 
 /// Why a batch ended early.
@@ -353,6 +515,11 @@ fn apply(applier: &mut Applier, txn: &mut Txn<'_>, body: &Body<'_>) -> Result<()
         Body::Record { leaf, data, .. } => applier.rec(txn, leaf, data),
         Body::Pass(leaf) => applier.pass(txn, leaf),
         Body::Skip { from, to } => applier.skip(txn, from, to),
+        Body::Unreadable { from, to } => {
+            let error = Error::damage("its source could not read a node");
+            let damage = Damage::range(from.key(), to.key(), &error);
+            applier.unreadable(txn, from, to, &damage)
+        }
         // The session has no other that is to be applied.
         _ => Ok(()),
     }

@@ -3,11 +3,13 @@
 
 pub mod build;
 pub mod busy;
+pub mod changing;
 pub mod companion;
 pub mod crash;
 pub mod far;
 pub mod fresh;
 pub mod golden;
+pub mod link;
 pub mod listing;
 pub mod live;
 pub mod loopdev;
@@ -18,8 +20,10 @@ pub mod raw;
 pub mod readers;
 pub mod receiver;
 pub mod records;
+pub mod session;
 pub mod slave;
 pub mod streams;
+pub mod tally;
 pub mod unpack;
 pub mod victim;
 

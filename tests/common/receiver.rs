@@ -49,7 +49,7 @@ impl Target {
                     self.delete(from, Key::MAX, end);
                     self.sync_end = end;
                 }
-                Body::Idle | Body::Term | Body::Update(_) => {}
+                _ => {}
             }
         }
     }

@@ -98,6 +98,8 @@ pub fn plain() -> Request {
         pfs: SLAVE,
         force: false,
         terms: Default::default(),
+        announces: Default::default(),
+        group: Default::default(),
     }
 }
 

@@ -288,6 +288,8 @@ pub fn apply(disk: &SimDisk, stream: &[u8], force: bool) -> (Report, Result<()>)
         pfs: PFS,
         force,
         terms: Default::default(),
+        announces: Default::default(),
+        group: Default::default(),
     };
     let ended = write(&mut store, stream, None, &request, &mut edge, &mut report);
     disk.forget_log();

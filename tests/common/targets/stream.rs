@@ -89,7 +89,9 @@ fn check_body(body: &Body<'_>, record: &[u8]) {
         Body::Pfsd(body) if body.version.get() == 1 => {
             mrecord::append_pfsd(&mut again, &body.pfs, body.reserved.get());
         }
-        Body::Pfsd(_) | Body::Sync | Body::Term | Body::Idle => {}
+        Body::Source(leaf) => mrecord::append_source(&mut again, *leaf),
+        Body::Cursor { key, end } => mrecord::append_cursor(&mut again, key, *end),
+        _ => {}
     }
     if !again.is_empty() {
         assert_eq!(
