@@ -59,7 +59,9 @@ fuzz:
 
 # The random tests again, optimised and with SOAK times as many cases: power cuts in SOAK times as
 # many random scenarios (lines "crash, ..." say how many states were tried), every fault instead of
-# a sample ("faults, ..."), a thousand kills ("kill, ...").
+# a sample ("faults, ..."), a thousand kills ("kill, ...") of copies on this machine and another
+# thousand over links, twelve thousand passes beside a writer on simulated disks ("live, ...") and
+# some thousand more between processes.
 soak:
 	PROPTEST_CASES=$$((256 * $(SOAK))) MALLET_SOAK=$(SOAK) $(CARGO) test --release
 

@@ -4,8 +4,10 @@
 
 mod common;
 
-use common::companion::{Master, equal, format};
+use common::companion::{Master, equal, format, seen};
 use common::program::{err, mallet, status, text};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -192,8 +194,48 @@ fn volume(folder: &Path, name: &str, size: &str) -> PathBuf {
     path
 }
 
+/// A program that does not outlive the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A stream follows a master that changes, and ends when it is asked to.
+fn follows(sshd: &Sshd, master: &mut Master, slave: &Path, from: &str, to: &str) {
+    let log = sshd.folder.path().join("stream.log");
+    let child = sshd
+        .command("any", &["mirror-stream", "-q", from, to])
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&log).expect("a file"))
+        .spawn();
+    let mut stream = Running(child.expect("the program runs"));
+    let said = || fs::read_to_string(&log).unwrap_or_default();
+    for _ in 0..3 {
+        master.change(8);
+        master.mark();
+        let (tid, _) = master.journal.lock().expect("no panic").last();
+        let start = Instant::now();
+        while seen(slave) < tid {
+            let ended = stream.0.try_wait().expect("a child");
+            assert!(ended.is_none(), "{from} {to}: it ended: {}", said());
+            let waited = start.elapsed() > Duration::from_secs(60);
+            assert!(!waited, "{from} {to}: it does not follow: {}", said());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let pid = Pid::from_raw(stream.0.id().try_into().expect("a pid"));
+    kill(pid, Signal::SIGTERM).expect("it is ours");
+    let ended = stream.0.wait().expect("a child");
+    assert_eq!(ended.code(), Some(0), "{from} {to}: {}", said());
+    equal(slave, master);
+}
+
 #[test]
-fn copies_through_a_real_sshd() {
+fn through_a_real_sshd() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let slave = folder.path().join("slave");
     let to = format!("{}#1", text(&slave));
@@ -214,6 +256,9 @@ fn copies_through_a_real_sshd() {
             assert_eq!(status(&output), 0, "{from} {to}: {}", err(&output));
             equal(&slave, &master);
         }
+    }
+    for (from, to) in [(&from, &far_to), (&far_from, &to), (&far_from, &far_to)] {
+        follows(&sshd, &mut master, &slave, from, to);
     }
     // The key that may do one thing does it, and nothing else.
     master.mark();
